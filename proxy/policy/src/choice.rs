@@ -1,0 +1,205 @@
+//! Whom to ask next, and when to stop asking.
+//!
+//! A [`Course`] is the way of one visit through its upstreams. It is told how each attempt ended and
+//! says what to do next; it never asks the same upstream twice for one visit, because an upstream
+//! that has just failed is the least likely to answer. Whatever it says, the caller of the course
+//! still answers: [`Step::Stop`] means a canned document, not silence.
+
+use std::time::Duration;
+
+use crate::catalogue::{Replay, Row, Upstream};
+use crate::deadline::Deadline;
+use crate::moment::Moment;
+use crate::outcome::Ended;
+
+/// What a visit may do with an upstream at the moment it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Ask it.
+    Serving,
+    /// Only probes say that it is down. A visit that may be repeated asks it after all others, so
+    /// that a wrong probe path does not idle a healthy upstream.
+    Suspected,
+    /// Leave it alone.
+    Out,
+}
+
+/// The access to each upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Access to the origin.
+    pub origin: Access,
+    /// Access to the monitor.
+    pub monitor: Access,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Ask `upstream`, for at most `slice`.
+    Try {
+        /// Whom to ask.
+        upstream: Upstream,
+        /// For how long.
+        slice: Duration,
+    },
+    /// Answer with a canned document.
+    Stop(Stopped),
+}
+
+/// Why no further attempt is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stopped {
+    /// No upstream may be asked, or all have been.
+    NobodyLeft,
+    /// Too little time is left.
+    NoTime,
+    /// The last attempt may have run, and the row must not run twice.
+    MayHaveRun,
+}
+
+/// The way of one visit through its upstreams.
+#[derive(Debug, Clone)]
+pub struct Course {
+    deadline: Deadline,
+    replay: Replay,
+    order: [Option<Upstream>; Upstream::COUNT],
+    next: usize,
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// The access to one upstream.
+    pub fn of(&self, upstream: Upstream) -> Access {
+        match upstream {
+            Upstream::Origin => self.origin,
+            Upstream::Monitor => self.monitor,
+        }
+    }
+}
+
+// === impl Stopped ===
+
+impl Stopped {
+    /// A short constant name, for logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stopped::NobodyLeft => "nobody_left",
+            Stopped::NoTime => "no_time",
+            Stopped::MayHaveRun => "may_have_run",
+        }
+    }
+}
+
+// === impl Course ===
+
+impl Course {
+    /// The course of a visit to `row`.
+    pub fn new(row: &Row, standing: &Standing, deadline: Deadline) -> Course {
+        let mut order = [None; Upstream::COUNT];
+        let serving = |u: &&Upstream| standing.of(**u) == Access::Serving;
+        let suspected = |u: &&Upstream| {
+            row.replay == Replay::Idempotent && standing.of(**u) == Access::Suspected
+        };
+        let chain = row.chain.iter().filter(serving).chain(row.chain.iter().filter(suspected));
+        for (slot, upstream) in order.iter_mut().zip(chain) {
+            *slot = Some(*upstream);
+        }
+        Course { deadline, replay: row.replay, order, next: 0 }
+    }
+
+    /// The first step.
+    pub fn begin(&mut self, now: Moment) -> Step {
+        let Some(upstream) = self.order.get(self.next).copied().flatten() else {
+            return Step::Stop(Stopped::NobodyLeft);
+        };
+        self.next += 1;
+        let others = self.order[self.next..].iter().flatten().count();
+        // Where a failure after sending ends the course, keeping time for others would be waste:
+        // they are asked only if nothing was sent, and connecting is limited on its own.
+        let others = if self.replay == Replay::Idempotent { others } else { 0 };
+        match self.deadline.slice(now, others) {
+            Some(slice) => Step::Try { upstream, slice },
+            None => Step::Stop(Stopped::NoTime),
+        }
+    }
+
+    /// The step after an attempt that was not good.
+    pub fn after(&mut self, ended: Ended, now: Moment) -> Step {
+        if ended.allows_another(self.replay) {
+            self.begin(now)
+        } else {
+            Step::Stop(Stopped::MayHaveRun)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::RowSpec;
+    use crate::outcome::{Outcome, Sent};
+    use Access::{Out, Serving, Suspected};
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn course(replay: Replay, origin: Access, monitor: Access) -> Course {
+        let row = Row::new(RowSpec { replay, ..RowSpec::example() }).unwrap();
+        Course::new(&row, &Standing { origin, monitor }, Deadline::new(Moment::at(ms(0)), ms(9000)))
+    }
+
+    fn ended(outcome: Outcome, sent: Sent) -> Ended {
+        Ended { outcome, sent }
+    }
+
+    #[track_caller]
+    fn asks(step: Step, upstream: Upstream, slice: Duration) {
+        assert_eq!(step, Step::Try { upstream, slice });
+    }
+
+    #[test]
+    fn origin_then_monitor_then_canned() {
+        let mut course = course(Replay::Idempotent, Serving, Serving);
+        asks(course.begin(Moment::at(ms(0))), Upstream::Origin, ms(4375));
+        let failed = ended(Outcome::Status(500), Sent::Something);
+        asks(course.after(failed, Moment::at(ms(50))), Upstream::Monitor, ms(8700));
+        assert_eq!(course.after(failed, Moment::at(ms(60))), Step::Stop(Stopped::NobodyLeft));
+    }
+
+    #[test]
+    fn a_row_that_must_not_run_twice_stops_once_sent() {
+        let mut unsent = course(Replay::Unsent, Serving, Serving);
+        asks(unsent.begin(Moment::at(ms(0))), Upstream::Origin, ms(8750));
+        let refused = ended(Outcome::Refused, Sent::Nothing);
+        asks(unsent.after(refused, Moment::at(ms(1))), Upstream::Monitor, ms(8749));
+        let broken = ended(Outcome::Broken, Sent::Something);
+        assert_eq!(unsent.after(broken, Moment::at(ms(2))), Step::Stop(Stopped::MayHaveRun));
+    }
+
+    #[test]
+    fn what_is_out_is_not_asked() {
+        let mut down = course(Replay::Idempotent, Out, Serving);
+        asks(down.begin(Moment::at(ms(0))), Upstream::Monitor, ms(8750));
+        let mut none = course(Replay::Idempotent, Out, Out);
+        assert_eq!(none.begin(Moment::at(ms(0))), Step::Stop(Stopped::NobodyLeft));
+    }
+
+    #[test]
+    fn what_only_probes_suspect_is_asked_last_and_only_if_it_may_be_repeated() {
+        let mut course1 = course(Replay::Idempotent, Suspected, Serving);
+        asks(course1.begin(Moment::at(ms(0))), Upstream::Monitor, ms(4375));
+        let failed = ended(Outcome::TimedOut, Sent::Something);
+        asks(course1.after(failed, Moment::at(ms(10))), Upstream::Origin, ms(8740));
+        let mut course2 = course(Replay::Unsent, Suspected, Out);
+        assert_eq!(course2.begin(Moment::at(ms(0))), Step::Stop(Stopped::NobodyLeft));
+    }
+
+    #[test]
+    fn no_attempt_begins_without_time() {
+        let mut late = course(Replay::Idempotent, Serving, Serving);
+        assert_eq!(late.begin(Moment::at(ms(8800))), Step::Stop(Stopped::NoTime));
+    }
+}

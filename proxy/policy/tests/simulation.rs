@@ -1,0 +1,424 @@
+//! Days of failures in seconds: visits, probes and upstreams that come, go, hang and lie, all from one
+//! seed, through the very code that runs in production.
+//!
+//! Asserted on every visit: it is answered before its deadline (promise 1), and it does not run twice
+//! unless its row is marked idempotent (promise 2). Asserted on every verdict: slow alone takes
+//! nothing down, and an upstream that serves is never taken down by probes.
+//!
+//! A failure prints the seed; `SIM_SEED=<seed> cargo test -p holdline-policy --test simulation` runs
+//! that one alone.
+
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use holdline_policy::backoff::{Backoff, jittered};
+use holdline_policy::catalogue::RowSpec;
+use holdline_policy::deadline::RESERVE;
+use holdline_policy::{
+    Access, Cause, Change, Course, Deadline, Ended, Grade, Moment, Observation, Outcome, Pace,
+    Phase, Reason, Replay, Row, Sent, Standing, Step, Thresholds, Upstream, Verdict,
+};
+
+const LIMITS: Thresholds = Thresholds {
+    fall: 3,
+    rise: 2,
+    window: Duration::from_secs(10),
+    bad_percent: 50,
+    window_minimum: 10,
+    evidence: Duration::from_secs(10),
+    stuck: Duration::from_secs(5),
+    hold_down: Backoff { first: Duration::from_secs(2), cap: Duration::from_secs(60) },
+    decay: Duration::from_secs(300),
+    trial_visits: 3,
+    trial_patience: Duration::from_secs(10),
+};
+const PACE: Pace = Pace { interval: Duration::from_secs(1), quick: Duration::from_millis(250) };
+const SLOW: Duration = Duration::from_millis(2500);
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// SplitMix64: small, seeded, and the same on every machine.
+struct Chance(u64);
+
+impl Chance {
+    fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.draw() % n
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.draw() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// What an upstream does with whatever reaches it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mood {
+    Serves,
+    Slow,
+    Refuses,
+    Hangs,
+    Errs,
+    Lies,
+    ServesButFailsProbes,
+    Drops,
+}
+
+const MOODS: [Mood; 8] = [
+    Mood::Serves,
+    Mood::Slow,
+    Mood::Refuses,
+    Mood::Hangs,
+    Mood::Errs,
+    Mood::Lies,
+    Mood::ServesButFailsProbes,
+    Mood::Drops,
+];
+
+impl Mood {
+    /// What an attempt comes to, after how long, and whether the upstream ran it.
+    fn meets(self, slice: Duration, chance: &mut Chance) -> (Ended, Duration, bool) {
+        let ms = |n: u64| Duration::from_millis(n);
+        let quick = ms(5 + chance.below(200));
+        let ended = |outcome, sent| Ended { outcome, sent };
+        let (result, takes, ran) = match self {
+            Mood::Serves | Mood::ServesButFailsProbes => {
+                (ended(Outcome::Good, Sent::Something), quick, true)
+            }
+            Mood::Slow => {
+                (ended(Outcome::Good, Sent::Something), ms(2000 + chance.below(1500)), true)
+            }
+            Mood::Refuses => (ended(Outcome::Refused, Sent::Nothing), ms(1), false),
+            Mood::Hangs if chance.below(2) == 0 => {
+                (ended(Outcome::ConnectTimedOut, Sent::Nothing), CONNECT, false)
+            }
+            Mood::Hangs => (ended(Outcome::Good, Sent::Something), Duration::MAX, true),
+            Mood::Errs if chance.below(3) == 0 => {
+                (ended(Outcome::NotRun(503), Sent::Something), quick, false)
+            }
+            Mood::Errs => (ended(Outcome::Status(500), Sent::Something), quick, true),
+            Mood::Lies => (ended(Outcome::NotTwiml, Sent::Something), quick, true),
+            Mood::Drops => (ended(Outcome::Broken, Sent::Something), quick, true),
+        };
+        if takes > slice {
+            (ended(Outcome::TimedOut, Sent::Something), slice, ran)
+        } else {
+            (result, takes, ran)
+        }
+    }
+
+    fn probe(self) -> (Grade, Duration) {
+        match self {
+            Mood::Serves | Mood::Lies | Mood::Drops => (Grade::Good, Duration::from_millis(3)),
+            Mood::Slow => (Grade::Good, Duration::from_millis(900)),
+            Mood::Refuses | Mood::Errs | Mood::ServesButFailsProbes => {
+                (Grade::Bad, Duration::from_millis(2))
+            }
+            Mood::Hangs => (Grade::Bad, Duration::from_secs(1)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    MoodChanges(usize),
+    Probe(usize),
+    ProbeEnds(usize, bool),
+    Arrives,
+    TurnsSlow { visit: usize },
+    AttemptEnds { visit: usize },
+    Tick,
+}
+
+struct Visit {
+    call: u64,
+    replay: Replay,
+    deadline: Deadline,
+    course: Course,
+    ran: u32,
+    /// The attempt in flight: where, when begun, how it will end, whether it was seen as slow.
+    attempt: Option<(Upstream, Moment, Ended, bool, bool)>,
+    answered: Option<Moment>,
+}
+
+struct World {
+    seed: u64,
+    chance: Chance,
+    now: Moment,
+    queue: BinaryHeap<std::cmp::Reverse<(Moment, u64, Event)>>,
+    order: u64,
+    moods: [Mood; 2],
+    verdicts: [Verdict; 2],
+    on_trial: [bool; 2],
+    bad_seen: [bool; 2],
+    last_good: [Option<Moment>; 2],
+    visits: Vec<Visit>,
+    steered: u64,
+    canned: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let now = Moment::at(Duration::ZERO);
+        let mut world = World {
+            seed,
+            chance: Chance(seed),
+            now,
+            queue: BinaryHeap::new(),
+            order: 0,
+            moods: [Mood::Serves; 2],
+            verdicts: [Verdict::new(now); 2],
+            on_trial: [false; 2],
+            bad_seen: [false; 2],
+            last_good: [None; 2],
+            visits: Vec::new(),
+            steered: 0,
+            canned: 0,
+        };
+        for upstream in 0..2 {
+            world.after(Duration::ZERO, Event::Probe(upstream));
+            world.after(Duration::from_secs(5), Event::MoodChanges(upstream));
+        }
+        world.after(Duration::ZERO, Event::Arrives);
+        world.after(Duration::ZERO, Event::Tick);
+        world
+    }
+
+    fn after(&mut self, wait: Duration, event: Event) {
+        self.order += 1;
+        self.queue.push(std::cmp::Reverse((self.now + wait, self.order, event)));
+    }
+
+    fn run(&mut self, length: Duration) {
+        while let Some(std::cmp::Reverse((at, _, event))) = self.queue.pop() {
+            self.now = at;
+            let over = at.since_start() > length;
+            match event {
+                Event::AttemptEnds { visit } => self.attempt_ends(visit),
+                Event::TurnsSlow { visit } => self.turns_slow(visit),
+                _ if over => {}
+                Event::Arrives => self.arrives(),
+                Event::MoodChanges(upstream) => self.mood_changes(upstream),
+                Event::Probe(upstream) => {
+                    let (grade, takes) = self.moods[upstream].probe();
+                    self.after(takes, Event::ProbeEnds(upstream, grade == Grade::Good));
+                }
+                Event::ProbeEnds(upstream, good) => {
+                    let grade = if good { Grade::Good } else { Grade::Bad };
+                    self.observe(upstream, Observation::Probe(grade));
+                    let wait = PACE.wait(&self.verdicts[upstream], self.now);
+                    let wait = jittered(wait, 0.2, self.chance.unit());
+                    self.after(wait, Event::Probe(upstream));
+                }
+                Event::Tick => {
+                    (0..2).for_each(|upstream| self.observe(upstream, Observation::Tick));
+                    self.after(Duration::from_millis(100), Event::Tick);
+                }
+            }
+        }
+    }
+
+    fn mood_changes(&mut self, upstream: usize) {
+        self.moods[upstream] = MOODS[self.chance.below(MOODS.len() as u64) as usize];
+        let wait = Duration::from_millis(500 + self.chance.below(60_000));
+        self.after(wait, Event::MoodChanges(upstream));
+    }
+
+    fn arrives(&mut self) {
+        let wait = Duration::from_millis(self.chance.below(400));
+        self.after(wait, Event::Arrives);
+        let replay =
+            [Replay::Unsent, Replay::Refused, Replay::Idempotent][self.chance.below(3) as usize];
+        let budget = Duration::from_secs([4, 9][self.chance.below(2) as usize]);
+        let row = Row::new(RowSpec { replay, budget, ..RowSpec::example() }).unwrap();
+        let standing = Standing { origin: self.access(0), monitor: self.access(1) };
+        let deadline = Deadline::new(self.now, budget);
+        let course = Course::new(&row, &standing, deadline);
+        let call = self.chance.below(50);
+        self.visits.push(Visit {
+            call,
+            replay,
+            deadline,
+            course,
+            ran: 0,
+            attempt: None,
+            answered: None,
+        });
+        let visit = self.visits.len() - 1;
+        let step = self.visits[visit].course.begin(self.now);
+        self.carry_out(visit, step);
+    }
+
+    fn access(&mut self, upstream: usize) -> Access {
+        match self.verdicts[upstream].phase() {
+            Phase::Well | Phase::Doubtful => Access::Serving,
+            Phase::Trial { .. } if !self.on_trial[upstream] => {
+                self.on_trial[upstream] = true;
+                Access::Serving
+            }
+            Phase::Down { cause: Cause::Probes, .. } => Access::Suspected,
+            _ => Access::Out,
+        }
+    }
+
+    fn carry_out(&mut self, visit: usize, step: Step) {
+        match step {
+            Step::Stop(_) => {
+                self.canned += 1;
+                self.answer(visit);
+            }
+            Step::Try { upstream, slice } => {
+                let (ended, takes, ran) =
+                    self.moods[upstream.index()].meets(slice, &mut self.chance);
+                assert!(takes <= slice, "seed {:#x}", self.seed);
+                self.visits[visit].ran += u32::from(ran);
+                self.visits[visit].attempt = Some((upstream, self.now, ended, ran, false));
+                if takes > SLOW {
+                    self.after(SLOW, Event::TurnsSlow { visit });
+                }
+                self.after(takes, Event::AttemptEnds { visit });
+            }
+        }
+    }
+
+    fn turns_slow(&mut self, visit: usize) {
+        let Some((upstream, started, _, _, slow)) = &mut self.visits[visit].attempt else { return };
+        *slow = true;
+        let (upstream, started) = (*upstream, *started);
+        let call = self.visits[visit].call;
+        self.observe(upstream.index(), Observation::Slow { call, started });
+    }
+
+    fn attempt_ends(&mut self, visit: usize) {
+        let (upstream, _, ended, _, was_slow) = self.visits[visit].attempt.take().unwrap();
+        let call = self.visits[visit].call;
+        let seen = match ended.outcome.grade() {
+            Some(grade) => Observation::Live { grade, call, was_slow },
+            None if was_slow => Observation::Dropped,
+            None => Observation::Tick,
+        };
+        self.on_trial[upstream.index()] = false;
+        self.observe(upstream.index(), seen);
+        if ended.outcome == Outcome::Good {
+            self.steered += 1;
+            self.answer(visit);
+        } else {
+            let step = self.visits[visit].course.after(ended, self.now);
+            self.carry_out(visit, step);
+        }
+    }
+
+    fn answer(&mut self, visit: usize) {
+        let (seed, now) = (self.seed, self.now);
+        let visit = &mut self.visits[visit];
+        assert!(visit.answered.is_none(), "seed {seed:#x}: answered twice");
+        assert!(
+            now + RESERVE <= visit.deadline.end(),
+            "seed {seed:#x}: answered too late, at {now:?}"
+        );
+        assert!(
+            visit.replay == Replay::Idempotent || visit.ran <= 1,
+            "seed {seed:#x}: ran {} times",
+            visit.ran
+        );
+        visit.answered = Some(now);
+    }
+
+    fn observe(&mut self, upstream: usize, seen: Observation) {
+        let before = self.verdicts[upstream];
+        let (after, change) = before.step(seen, self.now, &LIMITS);
+        self.verdicts[upstream] = after;
+        match seen {
+            Observation::Live { grade: Grade::Good, .. } => {
+                self.last_good[upstream] = Some(self.now)
+            }
+            Observation::Live { grade: Grade::Bad, .. } | Observation::Probe(Grade::Bad) => {
+                self.bad_seen[upstream] = true;
+            }
+            _ => {}
+        }
+        assert_eq!(
+            change.is_some(),
+            phase_differs(before.phase(), after.phase()),
+            "seed {:#x}",
+            self.seed
+        );
+        if let Some(change) = change {
+            self.check(upstream, change);
+            self.bad_seen[upstream] = false;
+        }
+    }
+
+    fn check(&self, upstream: usize, change: Change) {
+        let seed = self.seed;
+        let Phase::Down { cause, .. } = change.to else { return };
+        let served =
+            self.last_good[upstream].is_some_and(|at| self.now.since(at) <= LIMITS.evidence);
+        assert!(cause == Cause::Traffic || !served, "seed {seed:#x}: probes took down what serves");
+        let stuck = matches!(change.reason, Reason::Stuck { .. });
+        assert!(
+            stuck || self.bad_seen[upstream],
+            "seed {seed:#x}: taken down without a bad outcome"
+        );
+    }
+}
+
+fn phase_differs(a: Phase, b: Phase) -> bool {
+    match (a, b) {
+        (Phase::Down { cause: a, .. }, Phase::Down { cause: b, .. }) => a != b,
+        _ => std::mem::discriminant(&a) != std::mem::discriminant(&b),
+    }
+}
+
+fn run(seed: u64) -> World {
+    let mut world = World::new(seed);
+    world.run(Duration::from_secs(600));
+    let unanswered = world.visits.iter().filter(|visit| visit.answered.is_none()).count();
+    assert_eq!(unanswered, 0, "seed {seed:#x}: visits without an answer");
+    world
+}
+
+#[test]
+fn every_visit_is_answered_in_time_and_nothing_runs_twice_that_must_not() {
+    if let Ok(seed) = std::env::var("SIM_SEED") {
+        let seed = u64::from_str_radix(seed.trim_start_matches("0x"), 16)
+            .expect("SIM_SEED is hexadecimal");
+        run(seed);
+        return;
+    }
+    let (mut steered, mut canned) = (0, 0);
+    for seed in 0..300 {
+        let world = run(seed);
+        steered += world.steered;
+        canned += world.canned;
+    }
+    // A simulation in which nothing failed, or nothing served, would prove nothing.
+    assert!(steered > 100_000 && canned > 10_000, "steered {steered}, canned {canned}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let tally = |world: World| (world.steered, world.canned, world.verdicts);
+    assert_eq!(tally(run(7)), tally(run(7)));
+}
+
+#[test]
+fn an_upstream_that_only_ever_serves_is_never_taken_down() {
+    for seed in 0..20 {
+        let mut world = World::new(seed);
+        let monitor_only =
+            |e: &std::cmp::Reverse<(Moment, u64, Event)>| e.0.2 != Event::MoodChanges(0);
+        world.queue = world.queue.into_iter().filter(monitor_only).collect();
+        world.moods[0] = if seed % 2 == 0 { Mood::ServesButFailsProbes } else { Mood::Slow };
+        world.run(Duration::from_secs(300));
+        let down_by_traffic =
+            matches!(world.verdicts[0].phase(), Phase::Down { cause: Cause::Traffic, .. });
+        assert!(!down_by_traffic, "seed {seed:#x}");
+    }
+}
