@@ -1,1 +1,69 @@
-//! Placeholder.
+//! Holdline: an edge proxy that keeps phone calls alive when the application behind them fails.
+//!
+//! A request goes one way, and each stage consumes what the last one made:
+//!
+//! ```text
+//! socket → ingress → Arrival → catalogue → Visit → proof → Proven<Visit> → relay → Answer → socket
+//! attempts and probes → Observation → watchman → Health → read by relay and admin
+//! ```
+//!
+//! [`Holdline::answer`] is that story. The modules are declared in its order; what decides is the
+//! crate `holdline-policy`, and what Twilio means is `holdline-twilio`.
+
+pub mod admin;
+pub mod answer;
+pub mod clock;
+pub mod config;
+pub mod edge;
+pub mod ingress;
+pub mod probe;
+pub mod proof;
+pub mod record;
+pub mod relay;
+pub mod serve;
+pub mod telemetry;
+pub mod upstream;
+pub mod watchman;
+
+use std::sync::atomic::AtomicBool;
+
+use crate::answer::{Answer, Refusal};
+use crate::config::Unlisted;
+use crate::ingress::Arrival;
+use crate::proof::Prover;
+use crate::record::Record;
+use crate::relay::Relay;
+
+/// The edge, apart from the sockets it listens on.
+pub struct Holdline {
+    /// The configuration's name.
+    pub environment: String,
+    /// Whether visits are wanted.
+    pub ready: AtomicBool,
+    /// What happens to paths the catalogue does not list.
+    pub unlisted: Unlisted,
+    /// What proofs are checked against.
+    pub prover: Prover,
+    /// What answers.
+    pub relay: Relay,
+}
+
+// === impl Holdline ===
+
+impl Holdline {
+    /// The way of a request: read it, prove it, answer it.
+    pub async fn answer(&self, arrival: Arrival, row: usize, record: &mut Record) -> Answer {
+        let visit = match arrival.visit(row) {
+            Ok(visit) => visit,
+            Err(refusal) => return Answer::Refusal(refusal),
+        };
+        record.call = visit.call;
+        match self.prover.prove(visit) {
+            Ok((proven, reported)) => {
+                record.reported = reported;
+                self.relay.answer(proven, record).await
+            }
+            Err(unproven) => Answer::Refusal(Refusal::Unproven(unproven)),
+        }
+    }
+}

@@ -1,2 +1,69 @@
-//! Placeholder.
-fn main() {}
+//! The edge as a program.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use holdline::config::Config;
+use holdline::{serve, telemetry};
+
+/// An edge proxy that keeps Twilio calls alive when the application behind them fails.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the edge until SIGTERM or Ctrl-C.
+    Serve(ConfigFile),
+    /// Checks a configuration, with everything it refers to, and starts nothing.
+    Check(ConfigFile),
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration (TOML).
+    #[arg(long, value_name = "FILE", env = "HOLDLINE_CONFIG")]
+    config: PathBuf,
+}
+
+/// The configuration is at fault (BSD's sysexits.h: EX_USAGE).
+const FAULTY_CONFIGURATION: u8 = 64;
+
+fn main() -> ExitCode {
+    let (file, only_check) = match Arguments::parse().command {
+        Command::Serve(file) => (file.config, false),
+        Command::Check(file) => (file.config, true),
+    };
+    let config = match Config::load(&file) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(FAULTY_CONFIGURATION);
+        }
+    };
+    if only_check {
+        say(&format!("{}: no faults, {} rows", file.display(), config.catalogue.rows().len()));
+        return ExitCode::SUCCESS;
+    }
+    let _guard = telemetry::init(config.log);
+    let announce = |at: serve::Addresses| {
+        say(&format!("holdline: public http://{}", at.public));
+        say(&format!("holdline: admin http://{}", at.admin));
+    };
+    match serve::run(config, announce) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the announcement is the program's output")]
+fn say(line: &str) {
+    println!("{line}");
+}

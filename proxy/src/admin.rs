@@ -1,0 +1,112 @@
+//! The admin plane: metrics, liveness, readiness and status, on a listener and a runtime of its own,
+//! so that it answers when the data plane does not.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use holdline_policy::{Phase, Upstream};
+use serde_json::{Value, json};
+
+use crate::Holdline;
+use crate::answer::AnsweredBy;
+
+/// The admin plane's routes.
+pub fn router(holdline: Arc<Holdline>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready))
+        .route("/status", get(status))
+        .with_state(holdline)
+}
+
+async fn metrics(State(holdline): State<Arc<Holdline>>) -> Response {
+    let metrics = &holdline.relay.metrics;
+    for target in holdline.relay.targets.iter() {
+        metrics
+            .attempts_in_flight
+            .with_label_values(&[target.which.name()])
+            .set(target.in_flight().into());
+    }
+    let uptime = holdline.relay.clock.now().since_start().as_secs();
+    metrics.uptime_seconds.set(i64::try_from(uptime).unwrap_or(i64::MAX));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
+}
+
+/// Ready means: takes visits. An edge whose upstreams are all down is ready, because it can still
+/// hold callers; one that is stopping is not.
+async fn ready(State(holdline): State<Arc<Holdline>>) -> Response {
+    match holdline.ready.load(Ordering::Acquire) {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response(),
+    }
+}
+
+async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
+    let relay = &holdline.relay;
+    let answered = |by| relay.metrics.answered(by);
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "environment": holdline.environment,
+        "ready": holdline.ready.load(Ordering::Acquire),
+        "uptime_ms": ms(relay.clock.now().since_start()),
+        "visits": {
+            "in_flight": relay.metrics.visits_in_flight.get(),
+            "steered": answered(AnsweredBy::Origin) + answered(AnsweredBy::Monitor),
+            "steered_by_origin": answered(AnsweredBy::Origin),
+            "steered_by_monitor": answered(AnsweredBy::Monitor),
+            "held": answered(AnsweredBy::Hold),
+            "dropped": answered(AnsweredBy::Canned),
+            "lost": relay.metrics.unwritten(),
+        },
+        "callbacks": { "lost": relay.metrics.callback_lost.get() },
+        "upstreams": {
+            "origin": upstream(&holdline, Upstream::Origin),
+            "monitor": upstream(&holdline, Upstream::Monitor),
+        },
+    }))
+}
+
+fn upstream(holdline: &Holdline, which: Upstream) -> Value {
+    let relay = &holdline.relay;
+    let health = relay.watch.health();
+    let (verdict, target) = (health.of(which), &relay.targets[which.index()]);
+    let now = relay.clock.now();
+    let (cause, hold_down_ms) = match verdict.phase() {
+        Phase::Down { cause, until } => (Some(cause.name()), Some(ms(until.since(now)))),
+        _ => (None, None),
+    };
+    let last_change = health.last_change(which).map(|(at, change)| {
+        json!({
+            "from": change.from.name(),
+            "to": change.to.name(),
+            "reason": change.reason.to_string(),
+            "ms_ago": ms(now.since(at)),
+        })
+    });
+    json!({
+        "verdict": verdict.phase().name(),
+        "cause": cause,
+        "since_ms": ms(now.since(verdict.since())),
+        "hold_down_ms": hold_down_ms,
+        "host": target.config.host,
+        "address": target.address().map(|address| address.to_string()),
+        "attempts_in_flight": target.in_flight(),
+        "attempts_hanging": verdict.hanging(),
+        "good_probes_in_a_row": verdict.probe_streak().0,
+        "bad_probes_in_a_row": verdict.probe_streak().1,
+        "good_attempts_in_a_row": verdict.live_streak().0,
+        "bad_attempts_in_a_row": verdict.live_streak().1,
+        "flaps": verdict.flaps(),
+        "last_change": last_change,
+    })
+}
+
+fn ms(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

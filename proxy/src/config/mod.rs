@@ -1,0 +1,394 @@
+//! The configuration: what was written, checked as a whole, before anything is opened.
+//!
+//! [`Config::load`] reads one TOML file, the environment's overrides, the secrets and the catalogue,
+//! and gives either a configuration in which nothing is left to go wrong, or the list of everything
+//! that is wrong with it. Keys and defaults are described in the files under `config/`.
+
+pub mod faults;
+pub mod reader;
+mod rows;
+mod secrets;
+mod upstreams;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use holdline_policy::backoff::Backoff;
+use holdline_policy::{Catalogue, Kind, Pace, Thresholds};
+use holdline_twilio::{AccountSid, Keyring, PublicUrl};
+
+use crate::answer::CannedSet;
+use crate::relay::hold::HoldKeys;
+use faults::{FaultList, Faults};
+use reader::{Section, Source};
+pub use upstreams::{ProbeConfig, UpstreamConfig};
+
+/// A configuration in which nothing is left to go wrong.
+#[derive(Debug)]
+pub struct Config {
+    /// Its name: development, staging, production.
+    pub environment: String,
+    /// Where callbacks arrive.
+    pub public: SocketAddr,
+    /// Where operators ask.
+    pub admin: SocketAddr,
+    /// The URL Twilio was given.
+    pub public_url: PublicUrl,
+    /// Keys that prove and sign.
+    pub keys: Keyring,
+    /// What happens to a request that is not proven.
+    pub signature: SignaturePolicy,
+    /// Origin and monitor.
+    pub upstreams: [UpstreamConfig; 2],
+    /// The numbers behind the verdict.
+    pub thresholds: Thresholds,
+    /// How often upstreams are probed.
+    pub pace: Pace,
+    /// The endpoints.
+    pub catalogue: Catalogue,
+    /// The canned documents.
+    pub canned: CannedSet,
+    /// The keys of hold tokens.
+    pub hold_keys: HoldKeys,
+    /// What happens to paths the catalogue does not list.
+    pub unlisted: Unlisted,
+    /// Worker threads of the data plane.
+    pub threads: usize,
+    /// How the process ends.
+    pub stop: Stop,
+    /// How logs are written.
+    pub log: LogFormat,
+}
+
+/// What happens to a request that is not proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignaturePolicy {
+    /// It is refused.
+    Enforce,
+    /// It is counted and let through, until this time; refused afterwards.
+    ReportUntil(SystemTime),
+}
+
+/// What happens to paths the catalogue does not list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlisted {
+    /// 404.
+    Refuse,
+    /// Streamed to and from the origin.
+    Pass,
+}
+
+/// How the process ends after SIGTERM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// For how long new visits are still taken while `/ready` fails.
+    pub drain: Duration,
+    /// How long running visits may take after that.
+    pub grace: Duration,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The catalogue shipped with the binary.
+const SHIPPED_CATALOGUE: &str = include_str!("../../../config/catalogue.toml");
+
+// === impl Config ===
+
+impl Config {
+    /// Loads `path`, with overrides and secrets from this process's environment.
+    pub fn load(path: &Path) -> Result<Config, FaultList> {
+        Config::load_with(path, &std::env::vars().collect())
+    }
+
+    /// Loads `path` with the given environment variables.
+    pub fn load_with(
+        path: &Path,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Config, FaultList> {
+        let faults = Faults::default();
+        let file = path.display().to_string();
+        let source = Source { file: &file, environment, faults: &faults };
+        let table = read_table(path, &file, &faults);
+        let config = table.and_then(|table| {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            read(&mut Section::root(source, table), folder, source)
+        });
+        faults.into_result()?;
+        // A configuration without faults is whole; see `read`.
+        config.ok_or_else(|| {
+            let faults = Faults::default();
+            faults.add(&file, "", "could not be read");
+            faults.into_result().err().unwrap_or_else(|| unreachable!("a fault was just added"))
+        })
+    }
+
+    /// The upstream's configuration.
+    pub fn upstream(&self, upstream: holdline_policy::Upstream) -> &UpstreamConfig {
+        &self.upstreams[upstream.index()]
+    }
+}
+
+fn read_table(path: &Path, file: &str, faults: &Faults) -> Option<toml::Table> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            faults.add(file, "", format!("cannot be read: {error}"));
+            return None;
+        }
+    };
+    match text.parse() {
+        Ok(table) => Some(table),
+        Err(error) => {
+            faults.add(file, "", format!("is not TOML: {}", error.to_string().trim_end()));
+            None
+        }
+    }
+}
+
+fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Config> {
+    let environment = root.required("environment");
+    let (public, admin) = read_listen(&mut root.section("listen"));
+    let public_url = read_public_url(root);
+    let (keys, signature) = read_twilio(&mut root.section("twilio"));
+    let upstreams = upstreams::read(&mut root.section("upstreams"), public_url.as_ref());
+    let (thresholds, pace) = read_health(&mut root.section("health"));
+    let (catalogue, unlisted) = read_catalogue(&mut root.section("catalogue"), folder, source);
+    let canned = read_canned(&mut root.section("static_twiml"), folder);
+    let hold_keys = read_hold_keys(&mut root.section("hold"), environment.as_deref());
+    let cores =
+        std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+    let threads = root.section("runtime").number("threads", cores, 1, 1024) as usize;
+    let stop = read_stop(&mut root.section("stop"));
+    let formats = [("json", LogFormat::Json), ("text", LogFormat::Text)];
+    let log = root.section("log").choice("format", &formats).unwrap_or(LogFormat::Json);
+    if let (Some(catalogue), Some(canned)) = (&catalogue, &canned) {
+        check_canned(root, catalogue, canned);
+    }
+    Some(Config {
+        environment: environment?,
+        public: public?,
+        admin: admin?,
+        public_url: public_url?,
+        keys,
+        signature: signature?,
+        upstreams: upstreams?,
+        thresholds,
+        pace,
+        catalogue: catalogue?,
+        canned: canned?,
+        hold_keys: hold_keys?,
+        unlisted,
+        threads,
+        stop,
+        log,
+    })
+}
+
+fn read_listen(listen: &mut Section<'_>) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    let mut address = |key: &str| {
+        if !listen.has(key) {
+            listen.fault(key, "is missing");
+        }
+        listen.parsed(key, "an address such as \"127.0.0.1:8080\"", |text| text.parse().ok())
+    };
+    (address("public"), address("admin"))
+}
+
+fn read_public_url(root: &mut Section<'_>) -> Option<PublicUrl> {
+    if !root.has("public_url") {
+        root.fault("public_url", "is missing: the URL that Twilio was given");
+    }
+    root.parsed("public_url", "of the form https://host", |text| {
+        PublicUrl::parse(text).ok().filter(|url| !url.authority().contains('@'))
+    })
+}
+
+fn read_twilio(twilio: &mut Section<'_>) -> (Keyring, Option<SignaturePolicy>) {
+    let mut keys = Keyring::default();
+    if !twilio.has("account") && !twilio.has("shared_key") {
+        twilio.fault("account", "name at least one account with its auth token");
+    }
+    for mut account in twilio.list("account") {
+        let sid = account.required("sid").and_then(|text| read_sid(&account, &text));
+        let tokens = account.texts("auth_tokens").unwrap_or_default();
+        if tokens.is_empty() {
+            account.fault("auth_tokens", "name at least one, as \"env:NAME\" or \"file:PATH\"");
+        }
+        for token in tokens {
+            let secret = account.resolve_secret("auth_tokens", &token);
+            if let (Some(sid), Some(secret)) = (sid, secret) {
+                keys.add_token(sid, &secret);
+            }
+        }
+    }
+    for mut shared in twilio.list("shared_key") {
+        let id = shared.required("id");
+        let secret = shared.has("secret").then(|| shared.secret("secret"));
+        if secret.is_none() {
+            shared.fault("secret", "is missing");
+        }
+        if let (Some(id), Some(Some(secret))) = (id, secret) {
+            keys.add_shared_key(id, secret);
+        }
+    }
+    (keys, read_signature_policy(twilio))
+}
+
+fn read_sid(account: &Section<'_>, text: &str) -> Option<AccountSid> {
+    use secrecy::ExposeSecret as _;
+    let text = match text.starts_with("env:") {
+        true => account.resolve_secret("sid", text)?.expose_secret().to_owned(),
+        false => text.to_owned(),
+    };
+    match text.parse() {
+        Ok(sid) => Some(sid),
+        Err(error) => {
+            account.fault("sid", &error.to_string());
+            None
+        }
+    }
+}
+
+fn read_signature_policy(twilio: &mut Section<'_>) -> Option<SignaturePolicy> {
+    let report =
+        twilio.choice("signature", &[("enforce", false), ("report", true)]).unwrap_or(false);
+    let until = twilio.parsed("report_until", "a time such as \"2030-01-31T12:00:00Z\"", |text| {
+        humantime::parse_rfc3339(text).ok()
+    });
+    match (report, until) {
+        (false, None) => Some(SignaturePolicy::Enforce),
+        (true, Some(until)) => Some(SignaturePolicy::ReportUntil(until)),
+        (true, None) => {
+            twilio.fault("report_until", "is missing: \"report\" is for a stated time only");
+            None
+        }
+        (false, Some(_)) => {
+            twilio.fault("report_until", "means nothing unless signature = \"report\"");
+            None
+        }
+    }
+}
+
+fn read_health(health: &mut Section<'_>) -> (Thresholds, Pace) {
+    let (ms, s) = (Duration::from_millis, Duration::from_secs);
+    let thresholds = Thresholds {
+        fall: health.number("fall", 3, 1, 100),
+        rise: health.number("rise", 2, 1, 100),
+        window: health.duration_in("window", s(10), s(1), s(600)),
+        bad_percent: health.number("bad_percent", 50, 1, 100),
+        window_minimum: health.number("window_minimum", 10, 2, 100_000),
+        evidence: health.duration_in("evidence", s(10), ms(100), s(600)),
+        stuck: health.duration_in("stuck", s(5), s(1), s(45)),
+        hold_down: Backoff {
+            first: health.duration_in("hold_down", s(2), ms(1), s(600)),
+            cap: health.duration_in("hold_down_cap", s(60), ms(1), s(3600)),
+        },
+        decay: health.duration_in("decay", s(300), s(1), s(86_400)),
+        trial_visits: health.number("trial_visits", 3, 1, 100),
+        trial_patience: health.duration_in("trial_patience", s(10), ms(100), s(600)),
+    };
+    let pace = Pace {
+        interval: health.duration_in("interval", s(1), ms(50), s(60)),
+        quick: health.duration_in("quick_interval", ms(250), ms(50), s(60)),
+    };
+    (thresholds, pace)
+}
+
+fn read_catalogue(
+    section: &mut Section<'_>,
+    folder: &Path,
+    source: Source<'_>,
+) -> (Option<Catalogue>, Unlisted) {
+    let unlisted = [("refuse", Unlisted::Refuse), ("pass", Unlisted::Pass)];
+    let unlisted = section.choice("unlisted", &unlisted).unwrap_or(Unlisted::Refuse);
+    let environment = BTreeMap::new();
+    let read = |file: &str, table| {
+        let source = Source { file, environment: &environment, ..source };
+        rows::read(&mut Section::root(source, table))
+    };
+    let catalogue = match section.text("file") {
+        None => match SHIPPED_CATALOGUE.parse() {
+            Ok(table) => read("the shipped catalogue", table),
+            Err(error) => {
+                section.fault("file", &format!("the shipped catalogue is not TOML: {error}"));
+                None
+            }
+        },
+        Some(name) => {
+            let path = folder.join(name);
+            let file = path.display().to_string();
+            read_table(&path, &file, source.faults).and_then(|table| read(&file, table))
+        }
+    };
+    (catalogue, unlisted)
+}
+
+fn read_canned(section: &mut Section<'_>, folder: &Path) -> Option<CannedSet> {
+    let overrides: Option<PathBuf> = section.text("folder").map(|name| folder.join(name));
+    match CannedSet::load(overrides.as_deref()) {
+        Ok(set) => Some(set),
+        Err(faults) => {
+            for fault in faults {
+                section.fault("folder", &fault);
+            }
+            None
+        }
+    }
+}
+
+fn check_canned(root: &Section<'_>, catalogue: &Catalogue, canned: &CannedSet) {
+    for row in catalogue.rows() {
+        let Some(name) = &row.canned else { continue };
+        let known = if row.kind == Kind::Media {
+            canned.audio(name).is_some()
+        } else {
+            canned.document(name).is_some()
+        };
+        if !known {
+            let what = format!(
+                "there is no canned document {name:?}; there are {}",
+                canned.names().join(", ")
+            );
+            root.fault(&format!("catalogue row {}", row.name), &what);
+        }
+    }
+}
+
+fn read_hold_keys(section: &mut Section<'_>, environment: Option<&str>) -> Option<HoldKeys> {
+    let references = section.texts("keys").unwrap_or_default();
+    if references.is_empty() {
+        if environment == Some("development") {
+            return HoldKeys::random().ok();
+        }
+        section.fault("keys", "name at least one key of 32 bytes in base64, shared by all edges");
+        return None;
+    }
+    let mut secrets = Vec::new();
+    for reference in &references {
+        secrets.push(section.resolve_secret("keys", reference)?);
+    }
+    match HoldKeys::new(&secrets) {
+        Ok(keys) => Some(keys),
+        Err(why) => {
+            section.fault("keys", why);
+            None
+        }
+    }
+}
+
+fn read_stop(stop: &mut Section<'_>) -> Stop {
+    let s = Duration::from_secs;
+    Stop {
+        drain: stop.duration_in("drain", s(10), s(0), s(300)),
+        grace: stop.duration_in("grace", s(20), s(0), s(300)),
+    }
+}

@@ -1,0 +1,322 @@
+//! The adapter between pingora and the rest: one short phase each, and no decision of its own.
+//!
+//! Visits are read whole and answered from `request_filter`; only media and passed-through requests
+//! go on to pingora's own streaming, because it sends a response header before a body could be
+//! judged.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
+use holdline_policy::{Kind, Upstream};
+use http::{HeaderName, HeaderValue, Version, header};
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use crate::Holdline;
+use crate::answer::{Answer, Refusal};
+use crate::config::Unlisted;
+use crate::ingress::{Arrival, Head};
+use crate::record::Record;
+
+/// Who answered: on every answer to a visit.
+pub const ANSWERED_BY: HeaderName = HeaderName::from_static("holdline-answered-by");
+
+/// How long an idle connection is kept.
+const KEEP_ALIVE: u64 = 60;
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(2);
+/// How long each single read of a header or streamed body may take.
+const READ_TIME: Duration = Duration::from_secs(10);
+
+/// The edge as pingora sees it.
+pub struct Edge(pub Arc<Holdline>);
+
+/// What belongs to one request.
+#[derive(Debug)]
+pub struct Ctx {
+    record: Record,
+    /// The row whose audio stands in when streaming it fails.
+    media: Option<usize>,
+}
+
+/// What to do with a request whose head was read.
+enum Way {
+    /// Answer it.
+    Answer(Answer),
+    /// Stream it.
+    Stream,
+}
+
+// === impl Edge ===
+
+impl Edge {
+    /// Reads the request and gets its answer.
+    async fn meet(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
+        let client = client_address(session);
+        let request = session.req_header();
+        let head = Head {
+            method: &request.method,
+            target: request.raw_path(),
+            needs_host: request.version == Version::HTTP_11,
+            fields: &request.headers,
+        };
+        head.check()?;
+        let catalogue = &self.0.relay.catalogue;
+        let Some(index) = head.place(catalogue)? else {
+            return match self.0.unlisted {
+                Unlisted::Refuse => Err(Refusal::Unlisted),
+                Unlisted::Pass => Ok(Way::Stream),
+            };
+        };
+        let row = &catalogue.rows()[index];
+        ctx.record.row = Some((index, row.name.clone()));
+        if row.kind == Kind::Media {
+            return Ok(self.media(index, ctx));
+        }
+        let mut arrival = head.arrival(ctx.record.started, client);
+        arrival.body = read_body(session, row.body_limit).await?;
+        Ok(Way::Answer(self.shielded(arrival, index, &mut ctx.record).await))
+    }
+
+    /// Answers, and answers canned if answering panics: a person is waiting on the phone.
+    async fn shielded(&self, arrival: Arrival, index: usize, record: &mut Record) -> Answer {
+        let answer = AssertUnwindSafe(self.0.answer(arrival, index, record)).catch_unwind().await;
+        answer.unwrap_or_else(|_| {
+            record.panicked = true;
+            tracing::error!("a panic while answering; answered canned");
+            self.0.relay.final_answer(&self.0.relay.catalogue.rows()[index])
+        })
+    }
+
+    /// Audio is streamed from the origin while that is believed to serve, and given canned otherwise.
+    fn media(&self, index: usize, ctx: &mut Ctx) -> Way {
+        let relay = &self.0.relay;
+        let serving = !matches!(
+            relay.watch.health().of(Upstream::Origin).phase(),
+            holdline_policy::Phase::Down { .. }
+        );
+        if serving && relay.targets[Upstream::Origin.index()].peers().is_some() {
+            ctx.media = Some(index);
+            Way::Stream
+        } else {
+            Way::Answer(relay.final_answer(&relay.catalogue.rows()[index]))
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        let relay = &self.0.relay;
+        Ctx { record: Record::begin(relay.metrics.clone(), relay.clock), media: None }
+    }
+
+    async fn early_request_filter(
+        &self,
+        session: &mut Session,
+        _: &mut Ctx,
+    ) -> pingora_error::Result<()> {
+        // Only where the framework keeps the connection at all: it closes it on shutdown, and on
+        // framing that could be read in two ways, and must not be overruled.
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(KEEP_ALIVE));
+        }
+        session.set_read_timeout(Some(READ_TIME));
+        Ok(())
+    }
+
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+    ) -> pingora_error::Result<bool> {
+        let answer = match self.meet(session, ctx).await {
+            Ok(Way::Stream) => return Ok(false),
+            Ok(Way::Answer(answer)) => answer,
+            Err(refusal) => Answer::Refusal(refusal),
+        };
+        ctx.record.answered(&answer);
+        write(session, &answer).await?;
+        ctx.record.written();
+        Ok(true)
+    }
+
+    async fn upstream_peer(
+        &self,
+        _: &mut Session,
+        _: &mut Ctx,
+    ) -> pingora_error::Result<Box<HttpPeer>> {
+        let target = &self.0.relay.targets[Upstream::Origin.index()];
+        match target.peers() {
+            Some(peers) => Ok(Box::new(peers.pooled.clone())),
+            None => {
+                Error::e_explain(ErrorType::ConnectNoRoute, "no address is known for the origin")
+            }
+        }
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _: &mut Ctx,
+    ) -> pingora_error::Result<()> {
+        let origin = &self.0.relay.targets[Upstream::Origin.index()].config;
+        let ours: Vec<HeaderName> = request
+            .headers
+            .keys()
+            .filter(|name| name.as_str().starts_with("holdline-"))
+            .cloned()
+            .collect();
+        for name in ours {
+            request.remove_header(&name);
+        }
+        request.insert_header(header::HOST, origin.public_url.authority())?;
+        if let Some(client) = client_address(session) {
+            request.insert_header("x-forwarded-for", client.to_string())?;
+        }
+        let proto = if self.0.relay.public_url.is_https() { "https" } else { "http" };
+        request.insert_header("x-forwarded-proto", proto)?;
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> pingora_error::Result<()> {
+        let usable =
+            response.status.is_informational() || response.status == 200 || response.status == 206;
+        if ctx.media.is_some() && !usable {
+            return Error::e_explain(ErrorType::HTTPStatus(response.status.as_u16()), "no audio");
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
+        let gone =
+            session.response_written().is_some() || error.esource() == &ErrorSource::Downstream;
+        // The framework closes the connection after a failed stream whatever is answered; say so.
+        session.set_keepalive(None);
+        if !gone {
+            let relay = &self.0.relay;
+            let answer = match ctx.media {
+                Some(index) => relay.final_answer(&relay.catalogue.rows()[index]),
+                None => Answer::BadGateway,
+            };
+            ctx.record.answered(&answer);
+            if write(session, &answer).await.is_ok() {
+                ctx.record.written();
+            }
+        }
+        FailToProxy {
+            error_code: session.response_written().map_or(0, |r| r.status.as_u16()),
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        // Everything answered here is in the record already; what was streamed is not.
+        if !ctx.record.is_answered() {
+            let status = session.response_written().map(|response| response.status.as_u16());
+            ctx.record.streamed(status, error.is_none(), ctx.media.is_some());
+        }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true
+    }
+}
+
+async fn read_body(session: &mut Session, limit: usize) -> Result<Bytes, Refusal> {
+    let request = session.req_header();
+    let declared = request
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > limit) {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let expects = request
+        .headers
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let read = async {
+        if expects {
+            session.write_continue_response().await.map_err(|_| Refusal::BadRequest)?;
+        }
+        let mut first: Option<Bytes> = None;
+        let mut whole = BytesMut::new();
+        while let Some(piece) =
+            session.read_request_body().await.map_err(|_| Refusal::BadRequest)?
+        {
+            let before = first.as_ref().map_or(whole.len(), Bytes::len);
+            if before + piece.len() > limit {
+                return Err(Refusal::BodyTooLarge);
+            }
+            // Nearly every body comes in one piece, which then need not be copied.
+            match first.take() {
+                None if whole.is_empty() => first = Some(piece),
+                None => whole.extend_from_slice(&piece),
+                Some(earlier) => {
+                    whole.extend_from_slice(&earlier);
+                    whole.extend_from_slice(&piece);
+                }
+            }
+        }
+        Ok(first.unwrap_or_else(|| whole.freeze()))
+    };
+    match pingora_timeout::fast_timeout::fast_timeout(BODY_TIME, read).await {
+        Ok(result) => result,
+        Err(_) => Err(Refusal::BodyTooSlow),
+    }
+}
+
+async fn write(session: &mut Session, answer: &Answer) -> pingora_error::Result<()> {
+    if matches!(answer, Answer::Refusal(refusal) if refusal.closes()) {
+        session.set_keepalive(None);
+    }
+    let content = answer.content();
+    let mut response = ResponseHeader::build(answer.status(), Some(6))?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    response.insert_header(ANSWERED_BY, answer.by().name())?;
+    if let Answer::Document { cookies, .. } = answer {
+        for cookie in cookies {
+            response.append_header(header::SET_COOKIE, cookie.clone())?;
+        }
+    }
+    if let Answer::Refusal(Refusal::WrongMethod) = answer {
+        response.insert_header(header::ALLOW, HeaderValue::from_static("POST"))?;
+    }
+    let Some((content_type, body)) = content else {
+        return session.write_response_header(Box::new(response), true).await;
+    };
+    response.insert_header(header::CONTENT_TYPE, content_type)?;
+    response.insert_header(header::CONTENT_LENGTH, body.len())?;
+    let only_head = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response), only_head).await?;
+    if only_head { Ok(()) } else { session.write_response_body(Some(body), true).await }
+}
+
+fn client_address(session: &Session) -> Option<IpAddr> {
+    match session.client_addr() {
+        Some(SocketAddr::Inet(address)) => Some(address.ip()),
+        _ => None,
+    }
+}

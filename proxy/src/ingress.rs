@@ -1,0 +1,274 @@
+//! From a request on the wire to a [`Visit`].
+//!
+//! What is kept of a request is what the rest of the way needs: target and body to the byte, and the
+//! header fields that may travel on. Hop-by-hop fields end here (RFC 9110 section 7.6.1), and so do
+//! forwarding fields and fields under our own name, which only we may set.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use holdline_policy::{Catalogue, Found, Moment};
+use holdline_twilio::signature::Content;
+use holdline_twilio::{AccountSid, CallSid, Form};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+
+use crate::answer::Refusal;
+
+/// The largest header block that is read as a request: names, values and target together, in bytes.
+pub const LARGEST_HEADER: usize = 32 * 1024;
+
+/// Fields of Twilio's that the way needs by name.
+pub const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
+const SETTINGS: HeaderName = HeaderName::from_static("x-twilio-webhooks-signature-settings");
+const IDEMPOTENCY_TOKEN: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
+
+/// A request as it came in.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// When its header was complete.
+    pub at: Moment,
+    /// Its method.
+    pub method: Method,
+    /// Path and query, to the byte.
+    pub target: String,
+    /// The fields that may travel on.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// Twilio's proof.
+    pub signature: Option<HeaderValue>,
+    /// Which shared key made it.
+    pub settings: Option<HeaderValue>,
+    /// What Twilio tells repeated requests by.
+    pub idempotency_token: Option<HeaderValue>,
+    /// Whether the body says that it is a form.
+    pub is_form: bool,
+    /// The body, whole.
+    pub body: Bytes,
+    /// Who connected.
+    pub client: Option<IpAddr>,
+}
+
+/// An arrival placed in the catalogue, its parameters read.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    /// The request.
+    pub arrival: Arrival,
+    /// The row's index in the catalogue.
+    pub row: usize,
+    /// The parameters: of the body, or of the query where there is no form body.
+    pub form: Form,
+    /// The account.
+    pub account: Option<AccountSid>,
+    /// The call.
+    pub call: Option<CallSid>,
+}
+
+/// The head of a request, before its body is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Path and query, as received.
+    pub target: &'a [u8],
+    /// Whether the protocol demands a `Host` field.
+    pub needs_host: bool,
+    /// All fields.
+    pub fields: &'a HeaderMap,
+}
+
+// === impl Head ===
+
+impl Head<'_> {
+    /// Refuses what no endpoint could make sense of.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let fields: usize =
+            self.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if fields + self.target.len() > LARGEST_HEADER {
+            return Err(Refusal::HeaderTooLarge);
+        }
+        let hosts = self.fields.get_all(header::HOST).iter().count();
+        let target_fine = self.target.first() == Some(&b'/')
+            && self.target.iter().all(|&byte| byte.is_ascii_graphic() && byte != b'#');
+        if !target_fine || hosts > 1 || (self.needs_host && hosts == 0) {
+            return Err(Refusal::BadRequest);
+        }
+        Ok(())
+    }
+
+    /// Finds the row. `None`: the path is not listed.
+    pub fn place(&self, catalogue: &Catalogue) -> Result<Option<usize>, Refusal> {
+        match catalogue.find(self.method.as_str(), self.path()) {
+            Found::Row(index, _) => Ok(Some(index)),
+            Found::WrongMethod(_) => Err(Refusal::WrongMethod),
+            Found::Unlisted => Ok(None),
+        }
+    }
+
+    /// The path without the query.
+    pub fn path(&self) -> &str {
+        split_target(self.target()).0
+    }
+
+    /// The request without its body.
+    pub fn arrival(&self, at: Moment, client: Option<IpAddr>) -> Arrival {
+        let nominated = Nominated::of(self.fields);
+        let mut fields = Vec::with_capacity(self.fields.len());
+        for (name, value) in self.fields {
+            if travels_on(name) && !nominated.holds(name) {
+                fields.push((name.clone(), value.clone()));
+            }
+        }
+        let is_form = self.fields.get(header::CONTENT_TYPE).is_some_and(is_form_type);
+        Arrival {
+            at,
+            method: self.method.clone(),
+            target: self.target().to_owned(),
+            fields,
+            signature: self.fields.get(SIGNATURE).cloned(),
+            settings: self.fields.get(SETTINGS).cloned(),
+            idempotency_token: self.fields.get(IDEMPOTENCY_TOKEN).cloned(),
+            is_form,
+            body: Bytes::new(),
+            client,
+        }
+    }
+
+    fn target(&self) -> &str {
+        // `check` lets only ASCII through; anything else is no path that a row could have.
+        std::str::from_utf8(self.target).unwrap_or_default()
+    }
+}
+
+// === impl Arrival ===
+
+impl Arrival {
+    /// The query without its `?`; empty if there is none.
+    pub fn query(&self) -> &str {
+        split_target(&self.target).1
+    }
+
+    /// Reads the parameters and makes the arrival a visit to `row`.
+    pub fn visit(self, row: usize) -> Result<Visit, Refusal> {
+        let parameters = if self.is_form { self.body.as_ref() } else { self.query().as_bytes() };
+        let form = Form::parse(parameters).map_err(|_| Refusal::BadForm)?;
+        let account = form.get("AccountSid").and_then(|text| text.parse().ok());
+        let call = form.get("CallSid").and_then(|text| text.parse().ok());
+        Ok(Visit { arrival: self, row, form, account, call })
+    }
+}
+
+// === impl Visit ===
+
+impl Visit {
+    /// What Twilio's signature covers beside the URL.
+    pub fn content(&self) -> Content<'_> {
+        if self.arrival.is_form {
+            Content::Form(&self.form)
+        } else if self.arrival.body.is_empty() {
+            Content::Empty
+        } else {
+            Content::Raw(&self.arrival.body)
+        }
+    }
+}
+
+/// Splits a target into path and query.
+pub fn split_target(target: &str) -> (&str, &str) {
+    target.split_once('?').unwrap_or((target, ""))
+}
+
+fn is_form_type(value: &HeaderValue) -> bool {
+    let media_type = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}
+
+/// The fields that `Connection` names as belonging to this hop.
+struct Nominated<'a>(Option<&'a str>);
+
+impl<'a> Nominated<'a> {
+    fn of(fields: &'a HeaderMap) -> Nominated<'a> {
+        Nominated(fields.get(header::CONNECTION).and_then(|value| value.to_str().ok()))
+    }
+
+    fn holds(&self, name: &HeaderName) -> bool {
+        self.0.is_some_and(|list| {
+            list.split(',').any(|named| named.trim().eq_ignore_ascii_case(name.as_str()))
+        })
+    }
+}
+
+fn travels_on(name: &HeaderName) -> bool {
+    const ENDS_HERE: [&str; 19] = [
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-twilio-signature",
+    ];
+    let name = name.as_str();
+    !ENDS_HERE.contains(&name) && name != "x-real-ip" && !name.starts_with("holdline-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn head<'a>(target: &'a str, fields: &'a HeaderMap) -> Head<'a> {
+        Head { method: &Method::POST, target: target.as_bytes(), needs_host: true, fields }
+    }
+
+    #[test]
+    fn what_no_endpoint_could_make_sense_of_is_refused() {
+        let host = map(&[("host", "a")]);
+        assert_eq!(head("/x?y=%20", &host).check(), Ok(()));
+        for target in ["", "x", "http://a/x", "/x y", "/x#y", "/\u{fc}"] {
+            assert_eq!(head(target, &host).check(), Err(Refusal::BadRequest), "{target}");
+        }
+        assert_eq!(head("/", &map(&[])).check(), Err(Refusal::BadRequest));
+        assert_eq!(
+            head("/", &map(&[("host", "a"), ("host", "b")])).check(),
+            Err(Refusal::BadRequest)
+        );
+        let long = "/".repeat(LARGEST_HEADER);
+        assert_eq!(head(&long, &host).check(), Err(Refusal::HeaderTooLarge));
+    }
+
+    #[test]
+    fn only_end_to_end_fields_travel_on() {
+        let fields = map(&[
+            ("host", "a"),
+            ("content-type", "application/x-www-form-urlencoded; charset=UTF-8"),
+            ("connection", "close, X-Odd"),
+            ("x-odd", "1"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("holdline-delivery", "forged"),
+            ("i-twilio-idempotency-token", "t"),
+            ("cookie", "a=b"),
+        ]);
+        let arrival = head("/x", &fields).arrival(Moment::default(), None);
+        let names: Vec<_> = arrival.fields.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["content-type", "i-twilio-idempotency-token", "cookie"]);
+        assert!(arrival.is_form);
+    }
+}

@@ -1,0 +1,214 @@
+//! Starting, running and stopping the process.
+//!
+//! Sockets are opened first and announced once they accept. The data plane has the worker threads;
+//! probes, watchman and admin share a thread of their own, so that neither can starve the other. On
+//! SIGTERM the edge first says that it is not ready, takes visits for the drain time, closes its
+//! listeners, and ends the moment the last visit has been answered.
+
+use std::net::SocketAddr;
+use std::os::fd::IntoRawFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use holdline_policy::Upstream;
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::Connector;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{Fds, ListenFds};
+use pingora_core::services::Service as _;
+use pingora_core::services::listening::Service;
+use pingora_proxy::http_proxy;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::Holdline;
+use crate::clock::Clock;
+use crate::config::{Config, Stop};
+use crate::edge::Edge;
+use crate::probe::Prober;
+use crate::proof::Prover;
+use crate::relay::Relay;
+use crate::telemetry::Metrics;
+use crate::upstream::{Target, keep_resolving};
+use crate::watchman::{Watchman, appoint};
+use crate::{admin, answer::AnsweredBy};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// Idle upstream connections kept.
+const POOL: usize = 512;
+/// How often the end of the last visit is looked for while stopping.
+const IDLE_CHECK: Duration = Duration::from_millis(5);
+
+/// Where the edge listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// For Twilio.
+    pub public: SocketAddr,
+    /// For operators.
+    pub admin: SocketAddr,
+}
+
+/// Runs the edge until a signal ends it. `announce` is told the addresses once they accept.
+pub fn run(config: Config, announce: impl FnOnce(Addresses)) -> anyhow::Result<()> {
+    let data = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.threads)
+        .thread_name("holdline-data")
+        .enable_all()
+        .build()?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("holdline-control")
+        .enable_all()
+        .build()?;
+    let (public, public_address) = data.block_on(async { bind(config.public) })?;
+    let (admin, admin_address) = control.block_on(async { bind(config.admin) })?;
+    let stop = config.stop;
+    let assembly = assemble(config)?;
+    let holdline = assembly.holdline.clone();
+    control.block_on(oversee(assembly, admin))?;
+    let (stopping, listen) = listen(&data, public, holdline.clone())?;
+    announce(Addresses { public: public_address, admin: admin_address });
+    let ended = control.block_on(run_until_stopped(&holdline, stop, stopping, listen));
+    // What is still running has had its grace; it must not hold up the end.
+    data.shutdown_background();
+    control.shutdown_background();
+    ended
+}
+
+/// The parts of an edge before they run.
+struct Assembly {
+    holdline: Arc<Holdline>,
+    watchman: Watchman,
+    prober: Prober,
+}
+
+fn assemble(config: Config) -> anyhow::Result<Assembly> {
+    let clock = Clock::start();
+    let rows = config.catalogue.rows().iter().map(|row| row.name.as_str());
+    let metrics = Arc::new(Metrics::new(rows).context("registering metrics")?);
+    let (watchman, watch) = appoint(config.thresholds, metrics.clone(), clock);
+    let [origin, monitor] = config.upstreams;
+    let targets =
+        Arc::new([Target::new(Upstream::Origin, origin), Target::new(Upstream::Monitor, monitor)]);
+    let prober = Prober {
+        targets: targets.clone(),
+        watch: watch.clone(),
+        pace: config.pace,
+        connector: Connector::new(None),
+        metrics: metrics.clone(),
+        clock,
+    };
+    let holdline = Arc::new(Holdline {
+        environment: config.environment,
+        ready: AtomicBool::new(false),
+        unlisted: config.unlisted,
+        prover: Prover::new(config.public_url.clone(), config.keys.clone(), config.signature),
+        relay: Relay {
+            catalogue: config.catalogue,
+            canned: config.canned,
+            targets,
+            watch,
+            keys: config.keys,
+            hold_keys: config.hold_keys,
+            public_url: config.public_url,
+            connector: Connector::new(Some(ConnectorOptions::new(POOL))),
+            metrics,
+            clock,
+        },
+    });
+    Ok(Assembly { holdline, watchman, prober })
+}
+
+/// Starts everything that is not the data plane.
+async fn oversee(assembly: Assembly, admin: TcpListener) -> anyhow::Result<()> {
+    let Assembly { holdline, watchman, prober } = assembly;
+    let targets = holdline.relay.targets.clone();
+    for target in targets.iter() {
+        if let Err(error) = target.resolve().await {
+            tracing::warn!(upstream = target.which.name(), host = %target.config.host, %error, "name not resolved yet");
+        }
+    }
+    tokio::spawn(keep_resolving(targets));
+    tokio::spawn(watchman.run());
+    let prober = Arc::new(prober);
+    for upstream in Upstream::ALL {
+        let prober = prober.clone();
+        tokio::spawn(async move { prober.run(upstream).await });
+    }
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(admin, admin::router(holdline)).await {
+            tracing::error!(%error, "the admin plane ended");
+        }
+    });
+    Ok(())
+}
+
+/// Starts to accept on the public socket. Sending `true` closes it.
+fn listen(
+    data: &tokio::runtime::Runtime,
+    public: TcpListener,
+    holdline: Arc<Holdline>,
+) -> anyhow::Result<(watch::Sender<bool>, tokio::task::JoinHandle<()>)> {
+    const NAME: &str = "public";
+    let conf = Arc::new(ServerConf { upstream_keepalive_pool_size: POOL, ..ServerConf::default() });
+    let address = public.local_addr()?.to_string();
+    let fd = public.into_std()?.into_raw_fd();
+    let mut fds = Fds::new();
+    fds.add(address.clone(), fd);
+    let fds: ListenFds = Arc::new(fds.into());
+    let _guard = data.enter();
+    let mut service = Service::new(NAME.to_owned(), http_proxy(&conf, Edge(holdline.clone())));
+    service.add_tcp(&address);
+    let (stopping, stopped) = watch::channel(false);
+    let task = data.spawn(async move { service.start_service(Some(fds), stopped, 1).await });
+    holdline.ready.store(true, Ordering::Release);
+    Ok((stopping, task))
+}
+
+async fn run_until_stopped(
+    holdline: &Holdline,
+    stop: Stop,
+    stopping: watch::Sender<bool>,
+    mut listen: tokio::task::JoinHandle<()>,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = &mut listen => anyhow::bail!("the public listener ended"),
+    }
+    tracing::info!("stopping: not ready any more, visits are still taken");
+    holdline.ready.store(false, Ordering::Release);
+    tokio::time::sleep(stop.drain).await;
+    let _ = stopping.send(true);
+    let _ = listen.await;
+    let idle = async {
+        while holdline.relay.metrics.visits_in_flight.get() > 0 {
+            tokio::time::sleep(IDLE_CHECK).await;
+        }
+    };
+    let in_time = tokio::time::timeout(stop.grace, idle).await.is_ok();
+    let answered = |by| holdline.relay.metrics.answered(by);
+    tracing::info!(
+        steered = answered(AnsweredBy::Origin) + answered(AnsweredBy::Monitor),
+        held = answered(AnsweredBy::Hold),
+        dropped = answered(AnsweredBy::Canned),
+        in_time,
+        "stopped"
+    );
+    Ok(())
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let listener = socket.listen(BACKLOG)?;
+    let actual = listener.local_addr()?;
+    Ok((listener, actual))
+}

@@ -1,0 +1,305 @@
+//! Every metric of the edge, in one place.
+//!
+//! Names carry their unit; labels are closed sets (rows are fixed at the start). What a visit counts
+//! is looked up once, at the start, so that counting on the way is an atomic addition and nothing
+//! more. `docs/metrics.md` lists them all, and a test compares the two.
+
+use std::time::Duration;
+
+use holdline_policy::{Outcome, Phase, Upstream};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::answer::{AnsweredBy, Refusal};
+
+/// All metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    rows: Vec<RowMetrics>,
+    attempts: [Vec<(&'static str, IntCounter)>; 2],
+    attempt_seconds: [Histogram; 2],
+    probes: IntCounterVec,
+    probe_seconds: HistogramVec,
+    refusals: IntCounterVec,
+    verdicts: IntGaugeVec,
+    /// Visits that have begun and not ended.
+    pub visits_in_flight: IntGauge,
+    /// Documents that failed the check, by reason.
+    pub judgement_refusals: IntCounterVec,
+    /// Callbacks that no upstream took.
+    pub callback_lost: IntCounter,
+    /// Hold tokens that came back, by what became of them.
+    pub hold_tokens: IntCounterVec,
+    /// Changes of verdict.
+    pub verdict_changes: IntCounterVec,
+    /// Observations that the watchman could not take.
+    pub observations_lost: IntCounter,
+    /// Panics while answering; each was answered canned.
+    pub panics: IntCounter,
+    /// Attempts in flight, by upstream.
+    pub attempts_in_flight: IntGaugeVec,
+    /// Seconds since the process started.
+    pub uptime_seconds: IntGauge,
+}
+
+#[derive(Debug)]
+struct RowMetrics {
+    name: String,
+    by: [IntCounter; AnsweredBy::ALL.len()],
+    unwritten: IntCounter,
+    seconds: Histogram,
+}
+
+/// A good answer takes milliseconds, a hedge 2.5 s, a budget 4 or 9 s, Twilio 15 s.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 4.0, 9.0, 15.0];
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Registers all metrics for a catalogue with these rows.
+    pub fn new<'r>(rows: impl Iterator<Item = &'r str>) -> prometheus::Result<Metrics> {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        let visits = make.counters(
+            "holdline_visits_total",
+            "Visits to a row, by who answered.",
+            &["row", "by"],
+        )?;
+        let unwritten = make.counters(
+            "holdline_visits_lost_total",
+            "Visits whose answer could not be handed over whole, by row.",
+            &["row"],
+        )?;
+        let visit_seconds = make.histograms(
+            "holdline_visit_seconds",
+            "Time from a visit's header to its answer, by row.",
+            &["row"],
+        )?;
+        let attempts = make.counters(
+            "holdline_attempts_total",
+            "Attempts at an upstream, by what came of them.",
+            &["upstream", "outcome"],
+        )?;
+        let attempt_seconds = make.histograms(
+            "holdline_attempt_seconds",
+            "Time an attempt took, by upstream.",
+            &["upstream"],
+        )?;
+        let rows = rows
+            .map(|name| RowMetrics {
+                name: name.to_owned(),
+                by: AnsweredBy::ALL.map(|by| visits.with_label_values(&[name, by.name()])),
+                unwritten: unwritten.with_label_values(&[name]),
+                seconds: visit_seconds.with_label_values(&[name]),
+            })
+            .collect();
+        let metrics = Metrics {
+            rows,
+            attempts: Upstream::ALL.map(|upstream| {
+                let counter = |name| (name, attempts.with_label_values(&[upstream.name(), name]));
+                Outcome::NAMES.into_iter().map(counter).collect()
+            }),
+            attempt_seconds: Upstream::ALL
+                .map(|upstream| attempt_seconds.with_label_values(&[upstream.name()])),
+            probes: make.counters(
+                "holdline_probes_total",
+                "Probes, by result.",
+                &["upstream", "result"],
+            )?,
+            probe_seconds: make.histograms(
+                "holdline_probe_seconds",
+                "Time a probe took.",
+                &["upstream"],
+            )?,
+            refusals: make.counters(
+                "holdline_refusals_total",
+                "Requests refused, by reason.",
+                &["reason"],
+            )?,
+            verdicts: make.gauges(
+                "holdline_verdict",
+                "1 for what is believed of an upstream.",
+                &["upstream", "verdict"],
+            )?,
+            visits_in_flight: make
+                .gauge("holdline_visits_in_flight", "Visits that have begun and not ended.")?,
+            judgement_refusals: make.counters(
+                "holdline_judgement_refusals_total",
+                "Answers of upstreams that were no TwiML document, by reason.",
+                &["reason"],
+            )?,
+            callback_lost: make
+                .counter("holdline_callback_lost_total", "Callbacks that no upstream took.")?,
+            hold_tokens: make.counters(
+                "holdline_hold_tokens_total",
+                "Hold tokens that came back, by what became of them.",
+                &["fate"],
+            )?,
+            verdict_changes: make.counters(
+                "holdline_verdict_changes_total",
+                "Changes of what is believed of an upstream.",
+                &["upstream", "to"],
+            )?,
+            observations_lost: make.counter(
+                "holdline_observations_lost_total",
+                "Observations dropped because the watchman could not keep up.",
+            )?,
+            panics: make.counter(
+                "holdline_panics_total",
+                "Panics while answering; each was answered canned.",
+            )?,
+            attempts_in_flight: make.gauges(
+                "holdline_attempts_in_flight",
+                "Attempts at an upstream that have not ended.",
+                &["upstream"],
+            )?,
+            uptime_seconds: make
+                .gauge("holdline_uptime_seconds", "Time since the process started.")?,
+            registry,
+        };
+        for reason in Refusal::NAMES {
+            metrics.refusals.with_label_values(&[reason]);
+        }
+        Ok(metrics)
+    }
+
+    /// Counts a visit.
+    pub fn visit(&self, row: usize, by: AnsweredBy, written: bool, took: Duration) {
+        let Some(row) = self.rows.get(row) else { return };
+        row.by[by.index()].inc();
+        row.seconds.observe(took.as_secs_f64());
+        if !written {
+            row.unwritten.inc();
+        }
+    }
+
+    /// Counts an attempt.
+    pub fn attempt(&self, upstream: Upstream, outcome: &'static str, took: Duration) {
+        let counters = &self.attempts[upstream.index()];
+        if let Some((_, counter)) = counters.iter().find(|(name, _)| *name == outcome) {
+            counter.inc();
+        }
+        self.attempt_seconds[upstream.index()].observe(took.as_secs_f64());
+    }
+
+    /// Counts a probe.
+    pub fn probe(&self, upstream: Upstream, result: &'static str, took: Duration) {
+        self.probes.with_label_values(&[upstream.name(), result]).inc();
+        self.probe_seconds.with_label_values(&[upstream.name()]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a refusal.
+    pub fn refusal(&self, refusal: Refusal) {
+        self.refusals.with_label_values(&[refusal.name()]).inc();
+    }
+
+    /// Shows a verdict.
+    pub fn verdict(&self, upstream: Upstream, phase: Phase) {
+        for name in Phase::NAMES {
+            let on = i64::from(name == phase.name());
+            self.verdicts.with_label_values(&[upstream.name(), name]).set(on);
+        }
+    }
+
+    /// Visits answered by `by`, over all rows.
+    pub fn answered(&self, by: AnsweredBy) -> u64 {
+        self.rows.iter().map(|row| row.by[by.index()].get()).sum()
+    }
+
+    /// Visits whose answer could not be handed over, over all rows.
+    pub fn unwritten(&self) -> u64 {
+        self.rows.iter().map(|row| row.unwritten.get()).sum()
+    }
+
+    /// The rows' names.
+    pub fn row_names(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().map(|row| row.name.as_str())
+    }
+
+    /// All metrics in Prometheus's text format.
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// Makes metrics and registers them.
+struct Maker<'r>(&'r Registry);
+
+impl Maker<'_> {
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        let metric = IntCounter::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        let metric = IntGauge::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<HistogramVec> {
+        let metric =
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The documentation names every metric, and no other.
+    #[test]
+    fn every_metric_is_documented_and_the_reverse() {
+        let metrics = Metrics::new(["a"].into_iter()).unwrap();
+        metrics.judgement_refusals.with_label_values(&["html"]);
+        metrics.hold_tokens.with_label_values(&["good"]);
+        metrics.verdict_changes.with_label_values(&["origin", "down"]);
+        metrics.attempts_in_flight.with_label_values(&["origin"]);
+        metrics.verdict(Upstream::Origin, Phase::Well);
+        metrics.probe(Upstream::Origin, "good", Duration::ZERO);
+        let text = metrics.render();
+        let helped = |line: &str| {
+            line.strip_prefix("# HELP ").map(|rest| rest.split(' ').next().unwrap_or("").to_owned())
+        };
+        let exposed: BTreeSet<String> = text.lines().filter_map(helped).collect();
+        let named = |line: &str| {
+            line.strip_prefix("| `").and_then(|rest| rest.split('`').next()).map(str::to_owned)
+        };
+        let documented: BTreeSet<String> = include_str!("../../../docs/metrics.md")
+            .lines()
+            .filter_map(named)
+            .filter(|name| name.starts_with("holdline_"))
+            .collect();
+        assert_eq!(exposed, documented);
+    }
+}

@@ -1,0 +1,189 @@
+//! The sole owner of the verdicts.
+//!
+//! Observations come in through a channel, in the order in which they were made; every step is the
+//! policy's. What is believed is published as one value that relay, prober and status page all read,
+//! so that what the page says is what the relay does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use holdline_policy::{Change, Moment, Observation, Outcome, Phase, Thresholds, Upstream, Verdict};
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::relay;
+use crate::telemetry::Metrics;
+
+/// Observations that may wait. At 600 visits a second this is several seconds of them.
+const QUEUE: usize = 8192;
+/// How often time itself is an observation.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What is believed of both upstreams.
+#[derive(Debug, Clone, Copy)]
+pub struct Health {
+    verdicts: [Verdict; 2],
+    last_changes: [Option<(Moment, Change)>; 2],
+}
+
+/// Reads what is believed and reports what is seen.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    health: Arc<ArcSwap<Health>>,
+    observations: mpsc::Sender<(Upstream, Observation, Moment)>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+/// The task that owns the verdicts.
+#[derive(Debug)]
+pub struct Watchman {
+    health: Arc<ArcSwap<Health>>,
+    observations: mpsc::Receiver<(Upstream, Observation, Moment)>,
+    thresholds: Thresholds,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+/// One live attempt under observation. An attempt that is dropped before it ended is taken back.
+#[derive(Debug)]
+pub struct WatchedAttempt<'w> {
+    watch: &'w Watch,
+    upstream: Upstream,
+    call: u64,
+    begun: Moment,
+    slow: bool,
+    over: bool,
+}
+
+/// A watchman and the handle to it. Nothing is believed to be wrong at the start.
+pub fn appoint(thresholds: Thresholds, metrics: Arc<Metrics>, clock: Clock) -> (Watchman, Watch) {
+    let verdicts = [Verdict::new(clock.now()); 2];
+    let health = Arc::new(ArcSwap::from_pointee(Health { verdicts, last_changes: [None; 2] }));
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    for upstream in Upstream::ALL {
+        metrics.verdict(upstream, verdicts[upstream.index()].phase());
+    }
+    let watch =
+        Watch { health: health.clone(), observations: sender, metrics: metrics.clone(), clock };
+    (Watchman { health, observations: receiver, thresholds, metrics, clock }, watch)
+}
+
+// === impl Health ===
+
+impl Health {
+    /// What is believed of one upstream.
+    pub fn of(&self, upstream: Upstream) -> &Verdict {
+        &self.verdicts[upstream.index()]
+    }
+
+    /// When and why that last changed.
+    pub fn last_change(&self, upstream: Upstream) -> Option<(Moment, Change)> {
+        self.last_changes[upstream.index()]
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    /// What is believed now.
+    pub fn health(&self) -> Health {
+        **self.health.load()
+    }
+
+    /// Reports an observation. Never waits: when the watchman cannot keep up, the newest are lost
+    /// and counted, because those queued say the same.
+    pub fn observe(&self, upstream: Upstream, seen: Observation) {
+        if self.observations.try_send((upstream, seen, self.clock.now())).is_err() {
+            self.metrics.observations_lost.inc();
+        }
+    }
+
+    /// Begins to observe an attempt.
+    pub fn attempt(&self, upstream: Upstream, call: u64, begun: Moment) -> WatchedAttempt<'_> {
+        WatchedAttempt { watch: self, upstream, call, begun, slow: false, over: false }
+    }
+}
+
+// === impl WatchedAttempt ===
+
+impl WatchedAttempt<'_> {
+    /// The attempt has taken longer than an answer should, and goes on.
+    pub fn turned_slow(&mut self) {
+        self.slow = true;
+        self.watch
+            .observe(self.upstream, Observation::Slow { call: self.call, started: self.begun });
+    }
+
+    /// The attempt is over.
+    pub fn ended(mut self, outcome: Outcome) {
+        self.over = true;
+        if let Some(seen) = relay::observation(outcome, self.call, self.slow) {
+            self.watch.observe(self.upstream, seen);
+        }
+    }
+}
+
+impl Drop for WatchedAttempt<'_> {
+    fn drop(&mut self) {
+        if self.slow && !self.over {
+            self.watch.observe(self.upstream, Observation::Dropped);
+        }
+    }
+}
+
+// === impl Watchman ===
+
+impl Watchman {
+    /// Watches until every handle is gone.
+    pub async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                seen = self.observations.recv() => match seen {
+                    Some((upstream, seen, at)) => self.step(upstream, seen, at),
+                    None => return,
+                },
+                _ = tick.tick() => {
+                    let now = self.clock.now();
+                    Upstream::ALL.into_iter().for_each(|upstream| self.step(upstream, Observation::Tick, now));
+                }
+            }
+        }
+    }
+
+    fn step(&self, upstream: Upstream, seen: Observation, at: Moment) {
+        let mut health = **self.health.load();
+        let slot = &mut health.verdicts[upstream.index()];
+        let (verdict, change) = slot.step(seen, at, &self.thresholds);
+        if verdict == *slot {
+            return;
+        }
+        *slot = verdict;
+        if let Some(change) = change {
+            health.last_changes[upstream.index()] = Some((at, change));
+        }
+        self.health.store(Arc::new(health));
+        if let Some(change) = change {
+            self.announce(upstream, change);
+        }
+    }
+
+    fn announce(&self, upstream: Upstream, change: Change) {
+        let (from, to, reason) = (change.from.name(), change.to.name(), change.reason.to_string());
+        self.metrics.verdict(upstream, change.to);
+        self.metrics.verdict_changes.with_label_values(&[upstream.name(), to]).inc();
+        let upstream = upstream.name();
+        match change.to {
+            Phase::Down { .. } => {
+                tracing::error!(target: "health", upstream, from, to, reason, "verdict changed")
+            }
+            Phase::Doubtful => {
+                tracing::warn!(target: "health", upstream, from, to, reason, "verdict changed")
+            }
+            _ => tracing::info!(target: "health", upstream, from, to, reason, "verdict changed"),
+        }
+    }
+}
