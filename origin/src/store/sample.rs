@@ -1,0 +1,56 @@
+//! A sample account, so that a first call can be made without setting anything up.
+
+use super::{Store, StoreError};
+
+/// PIN of the phones-only caller of the preview campaign.
+pub const PHONES_ONLY_PIN: &str = "1000001";
+/// PIN of the web caller of the preview campaign, as shown by the browser page that is open.
+pub const WEB_PAGE_PIN: &str = "2000004";
+
+/// Everything, in one statement list: an account with funds and seats, a script with two questions, a
+/// campaign a mode, callers of both kinds, one without a campaign, and leads in order.
+const SAMPLE: &str = r"
+INSERT INTO accounts (id, name, plan, provider_status, minutes_allowed, callers_allowed)
+    VALUES (1, 'Sample', 'business', 'active', 6000, 500);
+INSERT INTO scripts (id, account_id, name) VALUES (1, 1, 'Opinion');
+INSERT INTO questions (id, script_id, position, text) VALUES
+    (1, 1, 0, 'How did the conversation go?'), (2, 1, 1, 'Will they come to the meeting?');
+INSERT INTO possible_responses (question_id, keypad, value, retry) VALUES
+    (1, 0, 'no response', 0), (1, 1, 'Great', 0), (1, 2, 'Super', 0),
+    (2, 0, 'no response', 0), (2, 1, 'Yes', 0), (2, 2, 'No', 0);
+INSERT INTO campaigns (id, account_id, name, mode, caller_id, script_id, start_hour, end_hour, time_zone) VALUES
+    (1, 1, 'Preview', 'preview', '5005550001', 1, 0, 0, 'UTC'),
+    (2, 1, 'Power', 'power', '5005550002', 1, 0, 0, 'UTC'),
+    (3, 1, 'Predictive', 'predictive', '5005550003', 1, 0, 0, 'UTC');
+INSERT INTO callers (id, account_id, campaign_id, name, pin, phones_only) VALUES
+    (1, 1, 1, 'Phones-only, preview', '1000001', 1),
+    (2, 1, 2, 'Phones-only, power', '1000002', 1),
+    (3, 1, 3, 'Phones-only, predictive', '1000003', 1),
+    (4, 1, 1, 'Web, preview', '1000004', 0),
+    (5, 1, 2, 'Web, power', '1000005', 0),
+    (6, 1, 3, 'Web, predictive', '1000006', 0),
+    (7, 1, NULL, 'Without a campaign', '1000007', 1);
+INSERT INTO caller_identities (caller_id, session_key, pin) VALUES
+    (4, 'page-of-web-preview', '2000004'), (6, 'page-of-web-predictive', '2000006');
+INSERT INTO households (id, campaign_id, phone, sequence) VALUES
+    (1, 1, '5005550101', 1), (2, 1, '5005550102', 2), (3, 2, '5005550103', 1), (4, 3, '5005550104', 1);
+INSERT INTO leads (household_id, first_name, last_name) VALUES
+    (1, 'Ann', 'Lee'), (2, 'Bo', 'Diaz'), (3, 'Cy', 'Okafor'), (4, 'Di', 'Novak');
+";
+
+// === impl Store ===
+
+impl Store {
+    /// Adds the sample account to a store that has no account at all.
+    pub async fn add_sample(&self) -> Result<bool, StoreError> {
+        let mut writing = self.begin().await?;
+        let count = sqlx::query_scalar("SELECT COUNT(*) FROM accounts");
+        let accounts: i64 = count.fetch_one(writing.connection()).await?;
+        if accounts > 0 {
+            return Ok(false);
+        }
+        sqlx::raw_sql(SAMPLE).execute(writing.connection()).await?;
+        writing.commit().await?;
+        Ok(true)
+    }
+}
