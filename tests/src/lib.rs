@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The harness: real processes, real wires, and faults that are made on purpose.
+//!
+//! A [`World`] is an edge with an origin and a monitor behind it, each reached over a [`Wire`] that can
+//! be cut, delayed or throttled. An upstream is either the real program or a [`StandIn`] that
+//! misbehaves in a stated way. Calls are made by `twilio-sim`. Every port is one that was free; nothing
+//! waits by sleeping for what it can wait for by looking.
+
+pub mod program;
+pub mod stand_in;
+pub mod wire;
+pub mod world;
+
+pub use program::Program;
+pub use stand_in::{Manner, StandIn};
+pub use wire::Wire;
+pub use world::{Part, World};

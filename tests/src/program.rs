@@ -1,0 +1,130 @@
+//! A program of ours, running as a process of its own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// How long a program may take to say where it listens.
+const START: Duration = Duration::from_secs(20);
+
+/// A running program. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    log: PathBuf,
+}
+
+// === impl Program ===
+
+impl Program {
+    /// Starts the binary `name` of this workspace as `label`; its log goes to a file in `folder`.
+    pub fn start(
+        name: &str,
+        label: &str,
+        arguments: &[&str],
+        environment: &BTreeMap<&str, String>,
+        folder: &Path,
+    ) -> anyhow::Result<Program> {
+        let log = folder.join(format!("{label}.log"));
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        let mut child = Command::new(binary(name)?)
+            .args(arguments)
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        Ok(Program { name: label.to_owned(), child, lines: BufReader::new(stdout).lines(), log })
+    }
+
+    /// Waits for a line of output that begins with `prefix`, and gives back the rest.
+    pub async fn announced(&mut self, prefix: &str) -> anyhow::Result<String> {
+        let wanted = async {
+            while let Some(line) = self.lines.next_line().await? {
+                if let Some(rest) = line.strip_prefix(prefix) {
+                    return Ok(rest.trim().to_owned());
+                }
+            }
+            bail!("ended before it said {prefix:?}")
+        };
+        match tokio::time::timeout(START, wanted).await {
+            Ok(Ok(rest)) => Ok(rest),
+            Ok(Err(error)) => Err(error.context(self.account())),
+            Err(_) => bail!("did not say {prefix:?} in time; {}", self.account()),
+        }
+    }
+
+    /// Ends it at once, as `kill -9` does, and waits until it is gone.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().await?;
+        Ok(())
+    }
+
+    /// Freezes it where it is.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+        match tokio::time::timeout(within, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => bail!("did not end in time; {}", self.account()),
+        }
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let id = self.child.id().context("the program has ended")?;
+        let pid = Pid::from_raw(i32::try_from(id)?).context("no process number")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    fn account(&self) -> String {
+        format!("{} said:\n{}", self.name, self.log())
+    }
+}
+
+/// The binary `name`, built beside the running one.
+fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let mut folder = std::env::current_exe()?;
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let path = folder.join(name);
+    if !path.exists() {
+        bail!("{} is not built: run `cargo build --workspace --bins` first", path.display());
+    }
+    Ok(path)
+}

@@ -1,0 +1,357 @@
+//! An edge with an origin and a monitor behind it, and calls that go through them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use holdline_twilio::Form;
+use holdline_twilio::signature::Key;
+use http::Method;
+use tempfile::TempDir;
+use twilio_sim::client::{self, Fetched, Webhook};
+use twilio_sim::{Call, Line, Party, Transcript};
+use url::Url;
+
+use crate::program::Program;
+use crate::stand_in::{Manner, StandIn};
+use crate::wire::Wire;
+
+/// The account of every world.
+pub const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
+/// Its auth token.
+pub const TOKEN: &str = "a token for tests";
+/// Opens the origin's inspection endpoints.
+pub const INSPECT_TOKEN: &str = "a token to inspect";
+/// The URL Twilio was given; no name has to resolve, calls connect to the edge's port.
+pub const PUBLIC_URL: &str = "http://edge.test";
+/// How long anything that is waited for may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What stands behind the edge in one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The real program.
+    Real,
+    /// A stand-in.
+    StandIn(Manner),
+    /// Nothing: connections are refused.
+    Nothing,
+}
+
+/// One upstream of a world.
+#[derive(Debug)]
+pub struct Place {
+    role: &'static str,
+    /// The wire to it.
+    pub wire: Wire,
+    /// The program, where it is real.
+    pub program: Option<Program>,
+    /// The stand-in, where it is one.
+    pub stand_in: Option<StandIn>,
+}
+
+/// An edge, an origin and a monitor.
+#[derive(Debug)]
+pub struct World {
+    /// The edge.
+    pub edge: Program,
+    /// The origin.
+    pub origin: Place,
+    /// The monitor.
+    pub monitor: Place,
+    public: SocketAddr,
+    admin: Url,
+    key: Key,
+    /// How much faster than in reality speech and pauses pass.
+    pub speed: f64,
+    folder: TempDir,
+}
+
+// === impl World ===
+
+impl World {
+    /// Starts everything; returns once the edge accepts.
+    pub async fn start(origin: Part, monitor: Part) -> anyhow::Result<World> {
+        World::start_with(origin, monitor, "").await
+    }
+
+    /// Starts everything, with more lines in the edge's configuration.
+    pub async fn start_with(origin: Part, monitor: Part, more: &str) -> anyhow::Result<World> {
+        let folder = tempfile::tempdir()?;
+        let origin = Place::set("origin", origin, &folder).await?;
+        let monitor = Place::set("monitor", monitor, &folder).await?;
+        let config = format!(
+            r#"environment = "development"
+            public_url = "{PUBLIC_URL}"
+            [listen]
+            public = "127.0.0.1:0"
+            admin = "127.0.0.1:0"
+            [[twilio.account]]
+            sid = "{ACCOUNT}"
+            auth_tokens = ["env:TWILIO_AUTH_TOKEN"]
+            [upstreams.origin]
+            url = "http://{}"
+            [upstreams.monitor]
+            url = "http://{}"
+            [stop]
+            drain = "0s"
+            grace = "15s"
+            {more}"#,
+            origin.wire.address(),
+            monitor.wire.address()
+        );
+        let path = folder.path().join("edge.toml");
+        std::fs::write(&path, config)?;
+        let path = path.display().to_string();
+        let mut edge = Program::start(
+            "holdline",
+            "edge",
+            &["serve", "--config", &path],
+            &environment(),
+            folder.path(),
+        )?;
+        let public: Url = edge.announced("holdline: public ").await?.parse()?;
+        let admin: Url = edge.announced("holdline: admin ").await?.parse()?;
+        let public = *public.socket_addrs(|| None)?.first().context("no public address")?;
+        let key = Key::auth_token(&TOKEN.into());
+        Ok(World { edge, origin, monitor, public, admin, key, speed: 20.0, folder })
+    }
+
+    /// Where the edge listens for Twilio.
+    pub fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// A call that is about to be made to the dial-in number.
+    pub fn call(&self, party: Party) -> Call {
+        Call::new(self.line("/callin/create"), party)
+    }
+
+    /// A telephone line whose voice URL has this path.
+    pub fn line(&self, path: &str) -> Line {
+        Line {
+            account_sid: ACCOUNT.into(),
+            key: self.key.clone(),
+            voice_url: public_url(path),
+            fallback_url: None,
+            status_callback: Some(public_url("/caller/end_session")),
+            connect_to: Some(self.public),
+            speed: self.speed,
+        }
+    }
+
+    /// Makes a call to its end.
+    pub async fn hear(&self, party: Party) -> Transcript {
+        self.call(party).make().await
+    }
+
+    /// One signed POST to the edge, outside any call.
+    pub async fn post(&self, path: &str, form: &Form) -> Fetched {
+        post(self.public, &self.key, &public_url(path), form).await
+    }
+
+    /// One signed POST to an upstream itself, past the edge.
+    pub async fn post_to(&self, place: &Place, path: &str, form: &Form) -> Fetched {
+        post(place.wire.address(), &self.key, &public_url(path), form).await
+    }
+
+    /// The edge's status.
+    pub async fn status(&self) -> anyhow::Result<serde_json::Value> {
+        let (_, body) = self.get_admin("/status").await?;
+        Ok(serde_json::from_str(&body)?)
+    }
+
+    /// A GET to the admin listener: status and body.
+    pub async fn get_admin(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        get(&self.admin.join(path)?, &self.key).await
+    }
+
+    /// A number of the edge's metrics, summed over all series of `name` whose labels hold `labels`.
+    pub async fn metric(&self, name: &str, labels: &str) -> anyhow::Result<f64> {
+        let (_, text) = self.get_admin("/metrics").await?;
+        let of_name = |line: &&str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && line.contains(labels)
+        };
+        Ok(text
+            .lines()
+            .filter(of_name)
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum())
+    }
+
+    /// Waits until the edge believes this of an upstream.
+    pub async fn until(&self, upstream: &str, verdict: &str) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let status = self.status().await?;
+            if status["upstreams"][upstream]["verdict"] == verdict {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("{upstream} was not believed {verdict} in time: {status:#}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What a place of a real upstream was told to show of itself.
+    pub async fn inspect(&self, place: &Place, path: &str) -> anyhow::Result<serde_json::Value> {
+        let url: Url = format!("http://{}{path}", place.wire.address()).parse()?;
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: inspect\r\nAuthorization: Bearer {INSPECT_TOKEN}\r\nConnection: close\r\n\r\n",
+            url.path()
+        );
+        let answer = self.raw_to(place.wire.address(), request.as_bytes()).await?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
+        Ok(serde_json::from_str(body)?)
+    }
+
+    /// Sends bytes to the edge and reads until it closes.
+    pub async fn raw(&self, bytes: &[u8]) -> anyhow::Result<String> {
+        self.raw_to(self.public, bytes).await
+    }
+
+    async fn raw_to(&self, address: SocketAddr, bytes: &[u8]) -> anyhow::Result<String> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        stream.write_all(bytes).await?;
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        // A connection that is reset after its answer has still answered.
+        let _ = tokio::time::timeout(PATIENCE, read)
+            .await
+            .context("the connection was not closed in time")?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// Starts the real program of a place again after it was killed.
+    pub async fn restart_origin(&mut self) -> anyhow::Result<()> {
+        self.origin.restart(&self.folder).await
+    }
+
+    /// Starts the real program of a place again after it was killed.
+    pub async fn restart_monitor(&mut self) -> anyhow::Result<()> {
+        self.monitor.restart(&self.folder).await
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    async fn set(role: &'static str, part: Part, folder: &TempDir) -> anyhow::Result<Place> {
+        let nowhere: SocketAddr = "127.0.0.1:1".parse()?;
+        let mut place =
+            Place { role, wire: Wire::to(nowhere).await?, program: None, stand_in: None };
+        match part {
+            Part::Real => place.restart(folder).await?,
+            Part::StandIn(manner) => {
+                let stand_in = StandIn::start(manner).await?;
+                place.wire.lead_to(stand_in.address());
+                place.stand_in = Some(stand_in);
+            }
+            Part::Nothing => place.wire.cut(),
+        }
+        Ok(place)
+    }
+
+    async fn restart(&mut self, folder: &TempDir) -> anyhow::Result<()> {
+        let database = folder.path().join("origin.sqlite").display().to_string();
+        let arguments = [
+            "--role",
+            self.role,
+            "--listen",
+            "127.0.0.1:0",
+            "--database",
+            &database,
+            "--public-url",
+            PUBLIC_URL,
+            "--account-sid",
+            ACCOUNT,
+            "--sample",
+        ];
+        let mut program = Program::start(
+            "holdline-origin",
+            self.role,
+            &arguments,
+            &environment(),
+            folder.path(),
+        )?;
+        let url: Url = program.announced(&format!("{}: ", self.role)).await?.parse()?;
+        self.wire.lead_to(*url.socket_addrs(|| None)?.first().context("no address")?);
+        self.program = Some(program);
+        Ok(())
+    }
+
+    /// Kills the real program.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.program.as_mut().context("not a real program")?.kill().await
+    }
+
+    /// The visits that reached the stand-in.
+    pub fn reached(&self) -> Vec<crate::stand_in::Reached> {
+        self.stand_in.as_ref().map(StandIn::reached).unwrap_or_default()
+    }
+}
+
+/// A URL below the one Twilio was given.
+pub fn public_url(path: &str) -> Url {
+    // Paths are written in the tests themselves.
+    Url::parse(&format!("{PUBLIC_URL}{path}"))
+        .unwrap_or_else(|error| unreachable!("{path}: {error}"))
+}
+
+/// The parameters that every request of a call has, and then these.
+pub fn form(call: &str, more: &[(&str, &str)]) -> Form {
+    let always = [
+        ("AccountSid", ACCOUNT),
+        ("ApiVersion", "2010-04-01"),
+        ("CallSid", call),
+        ("CallStatus", "in-progress"),
+        ("Direction", "inbound"),
+        ("From", "+15005550006"),
+        ("To", "+15005550001"),
+    ];
+    Form::from_pairs(always.into_iter().chain(more.iter().copied()))
+}
+
+/// A CallSid that ends in this number.
+pub fn call_sid(n: u64) -> String {
+    format!("CA{n:032x}")
+}
+
+async fn post(connect_to: SocketAddr, key: &Key, url: &Url, form: &Form) -> Fetched {
+    let webhook = Webhook {
+        url,
+        method: Method::POST,
+        form,
+        key,
+        idempotency_token: "",
+        connect_to: Some(connect_to),
+    };
+    client::fetch(&webhook).await
+}
+
+async fn get(url: &Url, key: &Key) -> anyhow::Result<(u16, String)> {
+    let form = Form::default();
+    let webhook = Webhook {
+        url,
+        method: Method::GET,
+        form: &form,
+        key,
+        idempotency_token: "",
+        connect_to: None,
+    };
+    match client::fetch(&webhook).await.result {
+        Ok(received) => Ok((received.status, String::from_utf8_lossy(&received.body).into_owned())),
+        Err(code) => bail!("no answer from {url}: error {code}"),
+    }
+}
+
+fn environment() -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("TWILIO_AUTH_TOKEN", TOKEN.to_owned()),
+        ("HOLDLINE_ORIGIN_INSPECT_TOKEN", INSPECT_TOKEN.to_owned()),
+    ])
+}
