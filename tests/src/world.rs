@@ -78,7 +78,38 @@ impl World {
 
     /// Starts everything, with more lines in the edge's configuration.
     pub async fn start_with(origin: Part, monitor: Part, more: &str) -> anyhow::Result<World> {
+        World::start_with_file(origin, monitor, more, ("none.txt", "")).await
+    }
+
+    /// Starts everything, with a drain time for the end.
+    pub async fn start_drained(
+        origin: Part,
+        monitor: Part,
+        drain: &str,
+        more: &str,
+    ) -> anyhow::Result<World> {
+        World::assemble(origin, monitor, drain, more, ("none.txt", "")).await
+    }
+
+    /// Starts everything, with more lines in the edge's configuration and a file beside it.
+    pub async fn start_with_file(
+        origin: Part,
+        monitor: Part,
+        more: &str,
+        file: (&str, &str),
+    ) -> anyhow::Result<World> {
+        World::assemble(origin, monitor, "0s", more, file).await
+    }
+
+    async fn assemble(
+        origin: Part,
+        monitor: Part,
+        drain: &str,
+        more: &str,
+        (name, text): (&str, &str),
+    ) -> anyhow::Result<World> {
         let folder = tempfile::tempdir()?;
+        std::fs::write(folder.path().join(name), text)?;
         let origin = Place::set("origin", origin, &folder).await?;
         let monitor = Place::set("monitor", monitor, &folder).await?;
         let config = format!(
@@ -95,7 +126,7 @@ impl World {
             [upstreams.monitor]
             url = "http://{}"
             [stop]
-            drain = "0s"
+            drain = "{drain}"
             grace = "15s"
             {more}"#,
             origin.wire.address(),

@@ -17,7 +17,7 @@ use holdline_policy::{
     Access, Catalogue, Cause, Course, Deadline, Ended, Kind, Observation, Outcome, Phase, Replay,
     Row, Sent, Standing, Step, Stopped, Upstream,
 };
-use holdline_twilio::{Document, Keyring, PublicUrl};
+use holdline_twilio::{CallSid, Document, Keyring, PublicUrl};
 use http::HeaderValue;
 use pingora_core::connectors::http::Connector;
 use pingora_timeout::fast_timeout::fast_timeout;
@@ -382,9 +382,12 @@ fn standing(health: &Health) -> Standing {
     Standing { origin: access(Upstream::Origin), monitor: access(Upstream::Monitor) }
 }
 
-/// Tells calls apart for the verdict; sixteen of a CallSid's random digits are more than enough.
-fn call_key(call: holdline_twilio::CallSid) -> u64 {
-    u64::from_str_radix(&call.as_str()[2..18], 16).unwrap_or(0)
+/// Tells calls apart for the verdict.
+fn call_key(call: CallSid) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    call.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The grade of an outcome, for whoever feeds the verdict.
