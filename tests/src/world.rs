@@ -8,6 +8,8 @@ use anyhow::{Context as _, bail};
 use holdline_twilio::Form;
 use holdline_twilio::signature::Key;
 use http::Method;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use twilio_sim::client::{self, Fetched, Webhook};
 use twilio_sim::{Call, Line, Party, Transcript};
@@ -239,12 +241,34 @@ impl World {
         Ok(serde_json::from_str(body)?)
     }
 
+    /// Changes the store of origin and monitor behind their backs.
+    pub async fn sql(&self, statement: &'static str) -> anyhow::Result<()> {
+        let mut connection = self.connect_store().await?;
+        sqlx::raw_sql(statement).execute(&mut connection).await?;
+        Ok(())
+    }
+
+    /// Holds the store's write lock until the connection is dropped.
+    pub async fn lock_store(&self) -> anyhow::Result<SqliteConnection> {
+        let mut connection = self.connect_store().await?;
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await?;
+        Ok(connection)
+    }
+
+    async fn connect_store(&self) -> anyhow::Result<SqliteConnection> {
+        let options = SqliteConnectOptions::new()
+            .filename(self.folder.path().join("origin.sqlite"))
+            .busy_timeout(PATIENCE);
+        Ok(SqliteConnection::connect_with(&options).await?)
+    }
+
     /// Sends bytes to the edge and reads until it closes.
     pub async fn raw(&self, bytes: &[u8]) -> anyhow::Result<String> {
         self.raw_to(self.public, bytes).await
     }
 
-    async fn raw_to(&self, address: SocketAddr, bytes: &[u8]) -> anyhow::Result<String> {
+    /// Sends bytes to any address and reads until it closes.
+    pub async fn raw_to(&self, address: SocketAddr, bytes: &[u8]) -> anyhow::Result<String> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut stream = tokio::net::TcpStream::connect(address).await?;
         stream.write_all(bytes).await?;

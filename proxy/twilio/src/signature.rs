@@ -183,6 +183,11 @@ impl Key {
         Key(Keyed::Sha1(sha1_of(token)))
     }
 
+    /// A webhook shared key, with HMAC-SHA256.
+    pub fn shared(secret: &SecretString) -> Key {
+        Key(Keyed::Sha256(sha256_of(secret)))
+    }
+
     /// The signature of `url` (base and target together) and `content`, in base64.
     pub fn sign(&self, base: &str, target: &str, content: Content<'_>) -> String {
         let pairs = sorted_pairs(content);
@@ -290,12 +295,8 @@ impl Keyring {
                     .iter()
                     .find(|(known, _)| known == id)
                     .ok_or(Unproven::UnknownKey)?;
-                let keyed = if sha256 {
-                    Keyed::Sha256(sha256_of(&secret.0))
-                } else {
-                    Keyed::Sha1(sha1_of(&secret.0))
-                };
-                any_spelling_matches(&Key(keyed), request, &pairs, received)
+                let key = if sha256 { Key::shared(&secret.0) } else { Key::auth_token(&secret.0) };
+                any_spelling_matches(&key, request, &pairs, received)
             }
             None => self.prove_by_token(request, &pairs, received),
         }
@@ -394,16 +395,18 @@ fn shared_key(settings: Option<&str>) -> Result<Option<(&str, bool)>, Unproven> 
     let mut id = None;
     let mut algorithm = None;
     for part in settings.split(',') {
-        match part.trim().split_once('=') {
-            Some(("key", value)) => id = Some(value),
-            Some(("algorithm", value)) => algorithm = Some(value),
+        let Some((name, value)) = part.split_once('=') else { continue };
+        match (name.trim(), value.trim()) {
+            (_, "") => {}
+            ("key", value) => id = Some(value),
+            ("algorithm", value) => algorithm = Some(value),
             _ => {}
         }
     }
     let sha256 = match algorithm {
         None => return Ok(None),
-        Some("HMAC_SHA1") => false,
-        Some("HMAC_SHA256") => true,
+        Some(name) if name.eq_ignore_ascii_case("HMAC_SHA1") => false,
+        Some(name) if name.eq_ignore_ascii_case("HMAC_SHA256") => true,
         Some(_) => return Err(Unproven::UnknownAlgorithm),
     };
     Ok(Some((id.ok_or(Unproven::UnknownKey)?, sha256)))
@@ -468,6 +471,7 @@ mod tests {
         assert_eq!(shared_key(Some("key=k1")), Ok(None));
         assert_eq!(shared_key(Some("key=k1,algorithm=HMAC_SHA256")), Ok(Some(("k1", true))));
         assert_eq!(shared_key(Some("key=k1, algorithm=HMAC_SHA1")), Ok(Some(("k1", false))));
+        assert_eq!(shared_key(Some("key=k1,algorithm=")), Ok(None));
         assert_eq!(shared_key(Some("algorithm=MD5")), Err(Unproven::UnknownAlgorithm));
         assert_eq!(shared_key(Some("algorithm=HMAC_SHA1")), Err(Unproven::UnknownKey));
     }
