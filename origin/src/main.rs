@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    match run(arguments) {
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdline-origin: {error:#}");
@@ -70,12 +70,12 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
+async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let role = match arguments.role {
         Role::Origin => "origin",
         Role::Monitor => "monitor",
     };
-    let app = Arc::new(assemble(&arguments, role).await?);
+    let app = Arc::new(assemble(arguments, role).await?);
     let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;

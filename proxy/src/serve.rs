@@ -70,7 +70,7 @@ pub fn run(config: Config, announce: impl FnOnce(Addresses)) -> anyhow::Result<(
     let assembly = assemble(config)?;
     let holdline = assembly.holdline.clone();
     control.block_on(oversee(assembly, admin))?;
-    let (stopping, listen) = listen(&data, public, holdline.clone())?;
+    let (stopping, listen) = listen(&data, public, &holdline)?;
     announce(Addresses { public: public_address, admin: admin_address });
     let ended = control.block_on(run_until_stopped(&holdline, stop, stopping, listen));
     // What is still running has had its grace; it must not hold up the end.
@@ -151,7 +151,7 @@ async fn oversee(assembly: Assembly, admin: TcpListener) -> anyhow::Result<()> {
 fn listen(
     data: &tokio::runtime::Runtime,
     public: TcpListener,
-    holdline: Arc<Holdline>,
+    holdline: &Arc<Holdline>,
 ) -> anyhow::Result<(watch::Sender<bool>, tokio::task::JoinHandle<()>)> {
     const NAME: &str = "public";
     let conf = Arc::new(ServerConf { upstream_keepalive_pool_size: POOL, ..ServerConf::default() });

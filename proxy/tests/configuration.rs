@@ -1,6 +1,14 @@
 //! Configurations as people write them: those we ship load, and those that are wrong say all that is
 //! wrong with them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,13 @@
 //! Who and what is let in: proof, malformed requests, limits, start and end of the process.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails"
+)]
+
 use std::time::{Duration, Instant};
 
 use holdline_tests::world::{ACCOUNT, PUBLIC_URL, TOKEN, call_sid, form};

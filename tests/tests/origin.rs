@@ -1,6 +1,14 @@
 //! The origin's behaviour, over HTTP through a real edge: the behavioural test cases T01 to T08, T18,
 //! T19 and T21 to T23, and what happens when a request comes twice.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails"
+)]
+
 use holdline_tests::world::{ACCOUNT, PUBLIC_URL, TOKEN, call_sid, form};
 use holdline_tests::{Part, World};
 use holdline_twilio::Form;

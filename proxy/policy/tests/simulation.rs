@@ -8,6 +8,13 @@
 //! A failure prints the seed; `SIM_SEED=<seed> cargo test -p holdline-policy --test simulation` runs
 //! that one alone.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on fails"
+)]
+
 use std::collections::BinaryHeap;
 use std::time::Duration;
 

@@ -113,7 +113,8 @@ impl Relay {
             return self.final_answer(question.row);
         }
         match self.ask(question, record, judge_document).await {
-            Ok((upstream, (document, cookies))) => {
+            Ok((upstream, Judged { document, cookies, warnings })) => {
+                self.metrics.twiml_warnings.inc_by(warnings.into());
                 Answer::Document { document, by: upstream.into(), cookies }
             }
             Err(stopped) => {
@@ -346,29 +347,38 @@ struct Unfit {
     judged: Option<&'static str>,
 }
 
-fn judge_document(reply: Reply) -> Result<(Document, Vec<HeaderValue>), Unfit> {
+/// An answer that will do, with what Twilio would warn about.
+struct Judged {
+    document: Document,
+    cookies: Vec<HeaderValue>,
+    warnings: u32,
+}
+
+fn judge_document(reply: Reply) -> Result<Judged, Unfit> {
     if reply.status != 200 {
-        return Err(Unfit { outcome: status_outcome(&reply), judged: None });
+        return Err(Unfit { outcome: status_outcome(reply.status, reply.not_run), judged: None });
     }
     match Document::check(reply.body) {
-        Ok((document, _)) => Ok((document, reply.cookies)),
+        Ok((document, warnings)) => {
+            Ok(Judged { document, cookies: reply.cookies, warnings: warnings.total() })
+        }
         Err(refusal) => Err(Unfit { outcome: Outcome::NotTwiml, judged: Some(refusal.name()) }),
     }
 }
 
-fn judge_receipt(reply: Reply) -> Result<(), Unfit> {
-    match reply.status {
+fn judge_receipt(Reply { status, not_run, .. }: Reply) -> Result<(), Unfit> {
+    match status {
         200..300 => Ok(()),
-        _ => Err(Unfit { outcome: status_outcome(&reply), judged: None }),
+        _ => Err(Unfit { outcome: status_outcome(status, not_run), judged: None }),
     }
 }
 
 /// Statuses by which the network in front of an upstream says that it never reached it (Cloudflare's
 /// 521, 523, 525 and 526), or the upstream itself that it did not begin.
-fn status_outcome(reply: &Reply) -> Outcome {
-    match reply.status {
-        521 | 523 | 525 | 526 => Outcome::NotRun(reply.status),
-        503 if reply.not_run => Outcome::NotRun(503),
+fn status_outcome(status: u16, not_run: bool) -> Outcome {
+    match status {
+        521 | 523 | 525 | 526 => Outcome::NotRun(status),
+        503 if not_run => Outcome::NotRun(503),
         status => Outcome::Status(status),
     }
 }

@@ -29,6 +29,8 @@ pub struct Metrics {
     pub visits_in_flight: IntGauge,
     /// Documents that failed the check, by reason.
     pub judgement_refusals: IntCounterVec,
+    /// What Twilio would warn about (12200) in documents that passed.
+    pub twiml_warnings: IntCounter,
     /// Callbacks that no upstream took.
     pub callback_lost: IntCounter,
     /// Hold tokens that came back, by what became of them.
@@ -131,6 +133,10 @@ impl Metrics {
                 "holdline_judgement_refusals_total",
                 "Answers of upstreams that were no TwiML document, by reason.",
                 &["reason"],
+            )?,
+            twiml_warnings: make.counter(
+                "holdline_twiml_warnings_total",
+                "What Twilio would warn about (12200) in documents that passed.",
             )?,
             callback_lost: make
                 .counter("holdline_callback_lost_total", "Callbacks that no upstream took.")?,

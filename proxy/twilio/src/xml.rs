@@ -247,7 +247,7 @@ impl<'a> Scanner<'a> {
         }
         let inside = &self.rest()["<!DOCTYPE".len()..len];
         let name = inside.trim_start();
-        let named = name.len() < inside.len() && name.starts_with(|c| is_name_start(c));
+        let named = name.len() < inside.len() && name.starts_with(is_name_start);
         if !named {
             return Err(self.syntax("a name after <!DOCTYPE"));
         }

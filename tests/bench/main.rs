@@ -1,0 +1,383 @@
+//! What the edge costs, beside nginx and Envoy passing the same request through.
+//!
+//! One signed POST is sent over and over by wrk to each proxy in turn, all in front of one nginx that
+//! answers a small TwiML document. Each proxy has one worker and writes its access log to a file. What
+//! is compared is CPU time a request, user and system, read from /proc: it depends far less on what
+//! else the machine does than requests a second. The edge does its whole job meanwhile: proof,
+//! judgement, signing, metrics, log.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use holdline_twilio::Form;
+use holdline_twilio::signature::{Content, Key};
+
+const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
+const TOKEN: &str = "a token for benchmarks";
+const PUBLIC_URL: &str = "http://edge.test";
+const PATH: &str = "/callin/create";
+/// Kernel clock ticks a second, as /proc counts them on Linux.
+const TICKS: f64 = 100.0;
+
+/// Compares CPU time a request.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Seconds a proxy and round.
+    #[arg(long, default_value_t = 6)]
+    seconds: u32,
+    /// Rounds; the middle one counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Connections.
+    #[arg(long, default_value_t = 32)]
+    connections: u32,
+}
+
+/// A proxy under load.
+struct Peer {
+    name: &'static str,
+    address: SocketAddr,
+    child: Child,
+    /// The process whose time is counted.
+    worker: u32,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    micros: f64,
+    a_second: f64,
+    memory_mb: f64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let folder = tempfile::tempdir()?;
+    let upstream = start_nginx(folder.path(), "upstream", ANSWERS)?;
+    let peers = [
+        start_nginx(
+            folder.path(),
+            "nginx",
+            &PASSES.replace("UPSTREAM", &upstream.address.to_string()),
+        )?,
+        start_envoy(folder.path(), upstream.address)?,
+        start_holdline(folder.path(), upstream.address)?,
+    ];
+    let script = folder.path().join("signed.lua");
+    std::fs::write(&script, wrk_script())?;
+    let mut rows: Vec<Vec<Measured>> = vec![Vec::new(); peers.len()];
+    for peer in &peers {
+        load(peer, &script, 1, arguments.connections)?;
+    }
+    for round in 1..=arguments.rounds {
+        for (peer, row) in peers.iter().zip(&mut rows) {
+            let measured = load(peer, &script, arguments.seconds, arguments.connections)?;
+            say(&format!(
+                "round {round}  {:<9} {:6.1} µs of CPU a request, {:7.0} requests/s",
+                peer.name, measured.micros, measured.a_second
+            ));
+            row.push(measured);
+        }
+    }
+    report(&peers, &mut rows);
+    Ok(())
+}
+
+fn report(peers: &[Peer], rows: &mut [Vec<Measured>]) {
+    let middle = |row: &mut Vec<Measured>| {
+        row.sort_by(|a, b| a.micros.total_cmp(&b.micros));
+        row[row.len() / 2]
+    };
+    let middles: Vec<Measured> = rows.iter_mut().map(middle).collect();
+    say("\n| proxy | CPU a request | of nginx | requests/s | memory |\n|---|---|---|---|---|");
+    for (peer, measured) in peers.iter().zip(&middles) {
+        say(&format!(
+            "| {} | {:.1} µs | {:.2} | {:.0} | {:.0} MB |",
+            peer.name,
+            measured.micros,
+            measured.micros / middles[0].micros,
+            measured.a_second,
+            measured.memory_mb
+        ));
+    }
+}
+
+/// Runs wrk against one peer and counts its worker's time.
+fn load(peer: &Peer, script: &Path, seconds: u32, connections: u32) -> anyhow::Result<Measured> {
+    let before = cpu_seconds(peer.worker)?;
+    let output = Command::new("wrk")
+        .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"])
+        .arg(script)
+        .arg(format!("http://{}{PATH}", peer.address))
+        .output()
+        .context("running wrk")?;
+    let used = cpu_seconds(peer.worker)? - before;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        bail!("{} did not answer every request:\n{text}", peer.name);
+    }
+    let requests: f64 = text
+        .lines()
+        .find(|line| line.contains("requests in"))
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .with_context(|| format!("wrk said:\n{text}"))?;
+    Ok(Measured {
+        micros: used * 1e6 / requests,
+        a_second: requests / f64::from(seconds),
+        memory_mb: resident_mb(peer.worker)?,
+    })
+}
+
+fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field may hold blanks; times are the 14th and 15th of all.
+    let (_, rest) = stat.rsplit_once(')').context("no command in stat")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
+    Ok((ticks(11).context("no user time")? + ticks(12).context("no system time")?) / TICKS)
+}
+
+fn resident_mb(pid: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.split_whitespace().next().context("no number")?.parse::<f64>()? / 1024.0)
+}
+
+const ANSWERS: &str = r#"location / {
+    default_type text/xml;
+    return 200 '<?xml version="1.0" encoding="UTF-8"?><Response><Gather finishOnKey="*" timeout="10" method="POST" action="/identify_caller?attempt=1"><Say>Hello. Key in your access number, then press star.</Say></Gather></Response>';
+}"#;
+
+const PASSES: &str = "location / {
+    proxy_pass http://upstream;
+    proxy_http_version 1.1;
+    proxy_set_header Connection '';
+    proxy_set_header X-Forwarded-For $remote_addr;
+}
+} upstream upstream { server UPSTREAM; keepalive 128; keepalive_requests 100000000;";
+
+fn start_nginx(folder: &Path, name: &'static str, location: &str) -> anyhow::Result<Peer> {
+    let address = free_address()?;
+    let home = folder.join(name);
+    std::fs::create_dir_all(home.join("logs"))?;
+    let log = if name == "upstream" {
+        "off".to_owned()
+    } else {
+        home.join("access.log").display().to_string()
+    };
+    let config = format!(
+        "daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{ access_log {log}; client_body_temp_path {home}/body; proxy_temp_path {home}/proxy;\n\
+         fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;\n\
+         keepalive_requests 100000000; server {{ listen {address} backlog=4096; {location} }} }}",
+        home = home.display()
+    );
+    let file = home.join("nginx.conf");
+    std::fs::write(&file, config)?;
+    let child = Command::new("nginx")
+        .arg("-p")
+        .arg(&home)
+        .arg("-c")
+        .arg(&file)
+        .spawn()
+        .context("starting nginx")?;
+    let mut peer = Peer { name, address, worker: child.id(), child };
+    await_listener(&peer)?;
+    peer.worker = first_child(peer.child.id())?;
+    Ok(peer)
+}
+
+fn start_envoy(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
+    let address = free_address()?;
+    let endpoint =
+        |at: SocketAddr| format!("{{ address: {}, port_value: {} }}", at.ip(), at.port());
+    let config = format!(
+        r#"static_resources:
+  listeners:
+  - address: {{ socket_address: {listen} }}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: edge
+          access_log:
+          - name: envoy.access_loggers.file
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: {log}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes: [{{ match: {{ prefix: "/" }}, route: {{ cluster: origin }} }}]
+  clusters:
+  - name: origin
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: origin
+      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {to} }} }} }}] }}]
+"#,
+        listen = endpoint(address),
+        to = endpoint(upstream),
+        log = folder.join("envoy-access.log").display(),
+    );
+    let file = folder.join("envoy.yaml");
+    std::fs::write(&file, config)?;
+    let log = std::fs::File::create(folder.join("envoy.log"))?;
+    let child = Command::new(envoy()?)
+        .args(["--concurrency", "1", "--log-level", "error", "--disable-hot-restart", "-c"])
+        .arg(&file)
+        .stderr(log.try_clone()?)
+        .stdout(log)
+        .spawn()
+        .context("starting envoy")?;
+    let peer = Peer { name: "envoy", address, worker: child.id(), child };
+    await_listener(&peer)?;
+    Ok(peer)
+}
+
+/// The binary inside the wheel that `tests/setup bench` fetched.
+fn envoy() -> anyhow::Result<PathBuf> {
+    let mut folders = vec![PathBuf::from("target/tools/envoy")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)
+            .with_context(|| format!("{}: run `make bench`", folder.display()))?
+        {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.file_name() == "envoy" && entry.metadata()?.len() > 1_000_000 {
+                return Ok(entry.path());
+            }
+        }
+    }
+    bail!("no envoy in target/tools/envoy: run `make bench`")
+}
+
+fn start_holdline(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
+    let (address, admin) = (free_address()?, free_address()?);
+    let config = format!(
+        r#"environment = "development"
+        public_url = "{PUBLIC_URL}"
+        [listen]
+        public = "{address}"
+        admin = "{admin}"
+        [[twilio.account]]
+        sid = "{ACCOUNT}"
+        auth_tokens = ["env:TWILIO_AUTH_TOKEN"]
+        [upstreams.origin]
+        url = "http://{upstream}"
+        [upstreams.monitor]
+        url = "http://{upstream}"
+        [runtime]
+        threads = 1"#
+    );
+    let file = folder.join("edge.toml");
+    std::fs::write(&file, config)?;
+    let log = std::fs::File::create(folder.join("edge.log"))?;
+    let mut binary = std::env::current_exe()?;
+    binary.set_file_name("holdline");
+    let child = Command::new(binary)
+        .args(["serve", "--config"])
+        .arg(&file)
+        .envs(BTreeMap::from([("TWILIO_AUTH_TOKEN", TOKEN)]))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .context("starting holdline")?;
+    let peer = Peer { name: "holdline", address, worker: child.id(), child };
+    await_listener(&peer)?;
+    Ok(peer)
+}
+
+fn wrk_script() -> String {
+    let form = Form::from_pairs([
+        ("AccountSid", ACCOUNT),
+        ("ApiVersion", "2010-04-01"),
+        ("CallSid", "CA0123456789abcdef0123456789abcdef"),
+        ("CallStatus", "in-progress"),
+        ("Called", "+15005550001"),
+        ("CalledCity", ""),
+        ("CalledCountry", "US"),
+        ("CalledState", ""),
+        ("CalledZip", ""),
+        ("Caller", "+15005550006"),
+        ("CallerCity", ""),
+        ("CallerCountry", "US"),
+        ("CallerState", "CA"),
+        ("CallerZip", ""),
+        ("Direction", "inbound"),
+        ("From", "+15005550006"),
+        ("FromCity", ""),
+        ("FromCountry", "US"),
+        ("FromState", "CA"),
+        ("FromZip", ""),
+        ("StirVerstat", "TN-Validation-Passed-A"),
+        ("To", "+15005550001"),
+        ("ToCity", ""),
+        ("ToCountry", "US"),
+        ("ToState", ""),
+        ("ToZip", ""),
+    ]);
+    let signature = Key::auth_token(&TOKEN.into()).sign(PUBLIC_URL, PATH, Content::Form(&form));
+    format!(
+        "wrk.method = \"POST\"\nwrk.body = \"{}\"\n\
+         wrk.headers[\"Content-Type\"] = \"application/x-www-form-urlencoded; charset=UTF-8\"\n\
+         wrk.headers[\"X-Twilio-Signature\"] = \"{signature}\"\n\
+         wrk.headers[\"I-Twilio-Idempotency-Token\"] = \"8f0f2f7c-0a3a-4f9e-9a55-3f1f5f6f7f8f\"\n\
+         wrk.headers[\"User-Agent\"] = \"TwilioProxy/1.1\"\nwrk.headers[\"Accept\"] = \"*/*\"\n",
+        form.encode()
+    )
+}
+
+/// An address that is free now. Another program could take it before ours does; then starting fails.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+fn await_listener(peer: &Peer) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(peer.address).is_err() {
+        if begun.elapsed() > Duration::from_secs(15) {
+            bail!("{} does not listen on {}", peer.name, peer.address);
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+fn first_child(pid: u32) -> anyhow::Result<u32> {
+    let begun = Instant::now();
+    loop {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        if let Some(child) = children.split_whitespace().next() {
+            return Ok(child.parse()?);
+        }
+        if begun.elapsed() > Duration::from_secs(5) {
+            bail!("process {pid} has no worker");
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the table is the program's output")]
+fn say(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,288 @@
+//! Edge, origin and monitor on one machine, to look at and to play with.
+//!
+//! `run` starts the three and leaves them running until Ctrl-C. `demo` lets a person dial in, kills
+//! what answers them, twice, and shows that the call goes on.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+use holdline_tests::Program;
+use holdline_twilio::Form;
+use holdline_twilio::signature::{Content, Key};
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use twilio_sim::{Call, Ending, Line, Moment, Party, Step, Transcript};
+use url::Url;
+
+const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
+const TOKEN: &str = "development-token";
+const PIN: &str = "1000001";
+const EDGE: &str = "http://127.0.0.1:8080";
+const ADMIN: &str = "http://127.0.0.1:9090";
+const ORIGIN: &str = "127.0.0.1:8081";
+const MONITOR: &str = "127.0.0.1:8082";
+/// How long a program may take to end when it is asked to.
+const END: Duration = Duration::from_secs(15);
+/// A caller's whole patience for one document.
+const DEADLINE_MS: u64 = 9000;
+
+/// Edge, origin and monitor on one machine.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Play,
+    /// The edge's configuration.
+    #[arg(long, global = true, default_value = "config/development.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Play {
+    /// Starts the three and waits for Ctrl-C.
+    Run,
+    /// Makes a call and kills what answers it.
+    Demo,
+}
+
+/// The running programs.
+struct Stage {
+    edge: Program,
+    origin: Program,
+    monitor: Program,
+    folder: TempDir,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let played = match arguments.command {
+        Play::Run => run(&arguments.config).await,
+        Play::Demo => demo(&arguments.config).await,
+    };
+    match played {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: &Path) -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut stage = Stage::set(config).await?;
+    say(&format!(
+        "\nHoldline is running.\n\n\
+         edge     {EDGE}   (status: {ADMIN}/status, metrics: {ADMIN}/metrics)\n\
+         origin   http://{ORIGIN}\n\
+         monitor  http://{MONITOR}\n\
+         logs     {}\n\n\
+         A signed request, as Twilio would send it:\n\n{}\n\n\
+         A whole call, with a caller who keys the sample PIN {PIN}:\n\n{}\n\n\
+         Then stop the origin (kill {}) and call again. Ctrl-C ends everything.",
+        stage.folder.path().display(),
+        sample_request(),
+        sample_call(),
+        stage.origin.pid().unwrap_or_default(),
+    ));
+    tokio::select! {
+        _ = interrupt.recv() => say("\nstopping"),
+        _ = terminate.recv() => say("\nstopping"),
+        status = stage.edge.ended(Duration::MAX) => bail!("the edge ended by itself: {}", status?),
+    }
+    stage.end().await
+}
+
+async fn demo(config: &Path) -> anyhow::Result<()> {
+    let mut stage = Stage::set(config).await?;
+    let (watcher, moments) = mpsc::unbounded_channel();
+    let caller = Party::silent()
+        .press("access number", &format!("{PIN}*"))
+        .press("star", "#")
+        .press("star", "#")
+        .press("star", "*");
+    say("A caller with nothing but a telephone dials in.\n");
+    let call = tokio::spawn(Call::new(line()?, caller).watched_by(watcher).make());
+    stage.direct(moments).await?;
+    let heard = call.await?;
+    say(&format!("            {}\n", heard.ending));
+    stage.end().await?;
+    judge(&heard)
+}
+
+/// Whether the call was what it should have been.
+fn judge(heard: &Transcript) -> anyhow::Result<()> {
+    let by = heard.answered_by();
+    let count = |who: &str| by.iter().filter(|by| **by == who).count();
+    let callback = heard.webhooks().find(|webhook| webhook.purpose == "status");
+    say(&format!(
+        "{} documents: {} by the origin, {} by the monitor, {} held; the longest took {} ms",
+        by.len(),
+        count("origin"),
+        count("monitor"),
+        count("hold"),
+        heard.longest_wait_ms()
+    ));
+    for (fine, what) in [
+        (heard.is_unbroken(), "a step had no valid TwiML"),
+        (heard.longest_wait_ms() <= DEADLINE_MS, "a step was answered too late"),
+        (count("origin") >= 4, "the origin did not steer the call before and after"),
+        (count("monitor") >= 2, "the monitor did not step in"),
+        (count("hold") >= 1, "the call was never held"),
+        (count("canned") == 0, "the call was given up"),
+        (
+            heard.ending == Ending::HungUp && heard.heard().contains("nobody left to call"),
+            "the call did not end as intended",
+        ),
+        (
+            callback.is_some_and(|callback| callback.status == Some(204)),
+            "the status callback was not taken",
+        ),
+    ] {
+        if !fine {
+            bail!("{what}");
+        }
+    }
+    say("The caller never noticed.");
+    Ok(())
+}
+
+// === impl Stage ===
+
+impl Stage {
+    async fn set(config: &Path) -> anyhow::Result<Stage> {
+        for address in [ORIGIN, MONITOR] {
+            let taken = tokio::net::TcpListener::bind(address).await.is_err();
+            if taken {
+                bail!("{address} is in use; end whatever listens there first");
+            }
+        }
+        let folder = tempfile::tempdir()?;
+        let origin = start_upstream("origin", ORIGIN, &folder).await?;
+        let monitor = start_upstream("monitor", MONITOR, &folder).await?;
+        let config = config.to_str().context("the configuration's path is not text")?;
+        let mut edge = Program::start(
+            "holdline",
+            "edge",
+            &["serve", "--config", config],
+            &environment(),
+            folder.path(),
+        )?;
+        edge.announced("holdline: admin ").await?;
+        Ok(Stage { edge, origin, monitor, folder })
+    }
+
+    /// Shows every step of the call, and does harm at two of them.
+    async fn direct(&mut self, mut moments: mpsc::UnboundedReceiver<Moment>) -> anyhow::Result<()> {
+        let mut documents_by_monitor = 0;
+        let mut returned = false;
+        while let Some(moment) = moments.recv().await {
+            say(&moment.step.to_string());
+            let Step::Webhook(webhook) = &moment.step else { continue };
+            match webhook.answered_by.as_deref() {
+                Some("origin") if webhook.path == "/identify_caller" => {
+                    self.origin.kill().await?;
+                    say("            *** the origin is killed (kill -9) ***");
+                }
+                Some("monitor") => {
+                    documents_by_monitor += 1;
+                    if documents_by_monitor == 2 {
+                        self.monitor.kill().await?;
+                        say("            *** the monitor is killed too ***");
+                    }
+                }
+                Some("hold") if !returned => {
+                    returned = true;
+                    self.origin = start_upstream("origin", ORIGIN, &self.folder).await?;
+                    say("            *** the origin returns ***");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks everything to end, and waits until it has.
+    async fn end(mut self) -> anyhow::Result<()> {
+        for program in [&mut self.edge, &mut self.origin, &mut self.monitor] {
+            // What was killed, or got the terminal's signal too, may be gone already.
+            let _ = program.terminate();
+            program.ended(END).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn start_upstream(role: &str, listen: &str, folder: &TempDir) -> anyhow::Result<Program> {
+    let database = folder.path().join("sample.sqlite").display().to_string();
+    let arguments = [
+        "--role",
+        role,
+        "--listen",
+        listen,
+        "--database",
+        &database,
+        "--public-url",
+        EDGE,
+        "--account-sid",
+        ACCOUNT,
+        "--sample",
+    ];
+    let mut program =
+        Program::start("holdline-origin", role, &arguments, &environment(), folder.path())?;
+    program.announced(&format!("{role}: ")).await?;
+    Ok(program)
+}
+
+fn environment() -> BTreeMap<&'static str, String> {
+    BTreeMap::from([("TWILIO_AUTH_TOKEN", TOKEN.to_owned())])
+}
+
+fn line() -> anyhow::Result<Line> {
+    let public: SocketAddr = EDGE.trim_start_matches("http://").parse()?;
+    Ok(Line {
+        account_sid: ACCOUNT.into(),
+        key: Key::auth_token(&TOKEN.into()),
+        voice_url: Url::parse(&format!("{EDGE}/callin/create"))?,
+        fallback_url: None,
+        status_callback: Some(Url::parse(&format!("{EDGE}/caller/end_session"))?),
+        connect_to: Some(public),
+        speed: 4.0,
+    })
+}
+
+fn sample_request() -> String {
+    let form = Form::from_pairs([
+        ("AccountSid", ACCOUNT),
+        ("CallSid", "CA00000000000000000000000000000001"),
+        ("CallStatus", "ringing"),
+        ("From", "+15005550006"),
+        ("To", "+15005550001"),
+    ]);
+    let signature =
+        Key::auth_token(&TOKEN.into()).sign(EDGE, "/callin/create", Content::Form(&form));
+    format!(
+        "  curl -i {EDGE}/callin/create -H 'X-Twilio-Signature: {signature}' -d '{}'",
+        form.encode()
+    )
+}
+
+fn sample_call() -> String {
+    format!(
+        "  TWILIO_AUTH_TOKEN={TOKEN} target/debug/twilio-sim call --account-sid {ACCOUNT} \\\n    \
+         --voice-url {EDGE}/callin/create --status-callback {EDGE}/caller/end_session \\\n    \
+         --party 'access number={PIN}*; star=#; star=*' --speed 4"
+    )
+}
+
+#[expect(clippy::print_stdout, reason = "what is shown is the program's output")]
+fn say(text: &str) {
+    println!("{text}");
+}
