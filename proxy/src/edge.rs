@@ -77,7 +77,7 @@ impl Edge {
             };
         };
         let row = &catalogue.rows()[index];
-        ctx.record.row = Some((index, row.name.clone()));
+        ctx.record.row = Some(index);
         if row.kind == Kind::Media {
             return Ok(self.media(index, ctx));
         }
@@ -118,7 +118,10 @@ impl ProxyHttp for Edge {
 
     fn new_ctx(&self) -> Ctx {
         let relay = &self.0.relay;
-        Ctx { record: Record::begin(relay.metrics.clone(), relay.clock), media: None }
+        Ctx {
+            record: Record::begin(relay.metrics.clone(), self.0.visits.clone(), relay.clock),
+            media: None,
+        }
     }
 
     async fn early_request_filter(

@@ -33,6 +33,7 @@ use crate::ingress::Arrival;
 use crate::proof::Prover;
 use crate::record::Record;
 use crate::relay::Relay;
+use crate::telemetry::VisitLog;
 
 /// The edge, apart from the sockets it listens on.
 pub struct Holdline {
@@ -46,6 +47,8 @@ pub struct Holdline {
     pub prover: Prover,
     /// What answers.
     pub relay: Relay,
+    /// Where each visit leaves its line.
+    pub visits: VisitLog,
 }
 
 // === impl Holdline ===

@@ -7,6 +7,10 @@ use clap::{Parser, Subcommand};
 use holdline::config::Config;
 use holdline::{serve, telemetry};
 
+/// The system's allocator spends a tenth of a visit; this one, a third of that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// An edge proxy that keeps Twilio calls alive when the application behind them fails.
 #[derive(Debug, Parser)]
 #[command(version)]

@@ -4,6 +4,7 @@
 //! task is cancelled, something panics) it is counted and its line appears. It holds no telephone
 //! number, no body and no token.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use holdline_twilio::{CallSid, Unproven};
 use crate::answer::{Answer, AnsweredBy, Refusal};
 use crate::clock::Clock;
 use crate::relay::hold::TokenFate;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, VisitLog};
 
 /// One attempt, for the log.
 #[derive(Debug, Clone, Copy)]
@@ -32,11 +33,12 @@ pub struct AttemptNote {
 #[derive(Debug)]
 pub struct Record {
     metrics: Arc<Metrics>,
+    log: VisitLog,
     clock: Clock,
     /// When it began.
     pub started: Moment,
-    /// The row's index and name.
-    pub row: Option<(usize, String)>,
+    /// The row's index in the catalogue.
+    pub row: Option<usize>,
     /// The call.
     pub call: Option<CallSid>,
     /// The attempts, in order.
@@ -58,10 +60,11 @@ pub struct Record {
 
 impl Record {
     /// A record of a visit that begins now.
-    pub fn begin(metrics: Arc<Metrics>, clock: Clock) -> Record {
+    pub fn begin(metrics: Arc<Metrics>, log: VisitLog, clock: Clock) -> Record {
         metrics.visits_in_flight.inc();
         Record {
             metrics,
+            log,
             clock,
             started: clock.now(),
             row: None,
@@ -120,38 +123,46 @@ impl Record {
         if let Some(fate) = self.token {
             self.metrics.hold_tokens.with_label_values(&[fate.name()]).inc();
         }
-        match (&self.row, self.answered) {
+        match (self.row, self.answered) {
             (_, Some((_, _, Some(refusal)))) => self.metrics.refusal(refusal),
-            (Some((row, _)), Some((by, _, None))) if !self.passed => {
-                self.metrics.visit(*row, by, self.written, took);
+            (Some(row), Some((by, _, None))) if !self.passed => {
+                self.metrics.visit(row, by, self.written, took);
             }
-            (Some((row, _)), None) if !self.passed => {
-                self.metrics.visit(*row, AnsweredBy::Nobody, false, took)
+            (Some(row), None) if !self.passed => {
+                self.metrics.visit(row, AnsweredBy::Nobody, false, took)
             }
             _ => {}
         }
     }
 
-    fn log(&self, took: Duration) {
-        let by = self.answered.map_or("nobody", |(by, _, _)| by.name());
-        let status = self.answered.map_or(0, |(_, status, _)| status);
-        let refused = self.answered.and_then(|(_, _, refusal)| refusal).map(Refusal::name);
-        tracing::info!(
-            target: "visit",
-            row = self.row.as_ref().map(|(_, name)| name.as_str()),
-            call = self.call.as_ref().map(CallSid::as_str),
-            by,
-            status,
-            us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            attempts = (!self.attempts.is_empty()).then(|| self.attempts_text()),
-            stopped = self.stopped.map(Stopped::name),
-            hold = self.token.map(TokenFate::name),
-            refused,
-            reported = self.reported.map(|unproven| Refusal::Unproven(unproven).name()),
-            passed = self.passed.then_some(true),
-            panicked = self.panicked.then_some(true),
-            unwritten = (!self.written).then_some(true),
-        );
+    fn write_line(&self, took: Duration) {
+        let Some(mut line) = self.log.line() else { return };
+        if let Some(row) = self.row.and_then(|row| self.metrics.row_name(row)) {
+            line.word("row", row);
+        }
+        if let Some(call) = &self.call {
+            line.word("call", call.as_str());
+        }
+        line.word("by", self.answered.map_or("nobody", |(by, _, _)| by.name()));
+        line.number("status", self.answered.map_or(0, |(_, status, _)| status).into());
+        line.number("us", u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        if !self.attempts.is_empty() {
+            line.word("attempts", &self.attempts_text());
+        }
+        for (name, value) in [
+            ("stopped", self.stopped.map(Stopped::name)),
+            ("hold", self.token.map(TokenFate::name)),
+            ("refused", self.answered.and_then(|(_, _, refusal)| refusal).map(Refusal::name)),
+            ("reported", self.reported.map(|unproven| Refusal::Unproven(unproven).name())),
+        ] {
+            if let Some(value) = value {
+                line.word(name, value);
+            }
+        }
+        line.flag("passed", self.passed);
+        line.flag("panicked", self.panicked);
+        line.flag("unwritten", !self.written);
+        self.log.push(line);
     }
 
     fn attempts_text(&self) -> String {
@@ -167,7 +178,8 @@ impl Record {
                 text.push('/');
                 text.push_str(judged);
             }
-            text.push_str(&format!(":{}us", note.took.as_micros()));
+            // Writing to memory does not fail.
+            let _ = write!(text, ":{}us", note.took.as_micros());
         }
         text
     }
@@ -177,6 +189,6 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.clock.now().since(self.started);
         self.count(took);
-        self.log(took);
+        self.write_line(took);
     }
 }

@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use holdline_policy::Upstream;
-use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
+use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{Fds, ListenFds};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_proxy::http_proxy;
+use pingora_runtime::Runtime;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -31,7 +32,7 @@ use crate::edge::Edge;
 use crate::probe::Prober;
 use crate::proof::Prover;
 use crate::relay::Relay;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, VisitLog, VisitLogGuard};
 use crate::upstream::{Target, keep_resolving};
 use crate::watchman::{Watchman, appoint};
 use crate::{admin, answer::AnsweredBy};
@@ -54,27 +55,26 @@ pub struct Addresses {
 
 /// Runs the edge until a signal ends it. `announce` is told the addresses once they accept.
 pub fn run(config: Config, announce: impl FnOnce(Addresses)) -> anyhow::Result<()> {
-    let data = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.threads)
-        .thread_name("holdline-data")
-        .enable_all()
-        .build()?;
+    // Each data thread has a scheduler of its own and keeps what it accepted: handing a visit from one
+    // thread to another would cost more than it evens out.
+    let data = Runtime::new_no_steal(config.threads, "holdline-data");
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("holdline-control")
         .enable_all()
         .build()?;
-    let (public, public_address) = data.block_on(async { bind(config.public) })?;
+    let (public, public_address) = data.get_handle().block_on(async { bind(config.public) })?;
     let (admin, admin_address) = control.block_on(async { bind(config.admin) })?;
     let stop = config.stop;
-    let assembly = assemble(config)?;
+    // Dropped last: what the log was given is written before the process ends.
+    let (assembly, _written) = assemble(config)?;
     let holdline = assembly.holdline.clone();
     control.block_on(oversee(assembly, admin))?;
-    let (stopping, listen) = listen(&data, public, &holdline)?;
+    let (stopping, listen) = listen(data.get_handle(), public, &holdline)?;
     announce(Addresses { public: public_address, admin: admin_address });
     let ended = control.block_on(run_until_stopped(&holdline, stop, stopping, listen));
     // What is still running has had its grace; it must not hold up the end.
-    data.shutdown_background();
+    data.shutdown_timeout(Duration::ZERO);
     control.shutdown_background();
     ended
 }
@@ -86,10 +86,16 @@ struct Assembly {
     prober: Prober,
 }
 
-fn assemble(config: Config) -> anyhow::Result<Assembly> {
+fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)> {
     let clock = Clock::start();
     let rows = config.catalogue.rows().iter().map(|row| row.name.as_str());
     let metrics = Arc::new(Metrics::new(rows).context("registering metrics")?);
+    let (visits, written) = if config.log_visits {
+        let (visits, written) = VisitLog::start(config.log, metrics.log_lines_lost.clone())?;
+        (visits, Some(written))
+    } else {
+        (VisitLog::off(metrics.log_lines_lost.clone()), None)
+    };
     let (watchman, watch) = appoint(config.thresholds, metrics.clone(), clock);
     let [origin, monitor] = config.upstreams;
     let targets =
@@ -115,12 +121,13 @@ fn assemble(config: Config) -> anyhow::Result<Assembly> {
             keys: config.keys,
             hold_keys: config.hold_keys,
             public_url: config.public_url,
-            connector: Connector::new(Some(ConnectorOptions::new(POOL))),
+            connector: TransportConnector::new(Some(ConnectorOptions::new(POOL))),
             metrics,
             clock,
         },
+        visits,
     });
-    Ok(Assembly { holdline, watchman, prober })
+    Ok((Assembly { holdline, watchman, prober }, written))
 }
 
 /// Starts everything that is not the data plane.
@@ -149,7 +156,7 @@ async fn oversee(assembly: Assembly, admin: TcpListener) -> anyhow::Result<()> {
 
 /// Starts to accept on the public socket. Sending `true` closes it.
 fn listen(
-    data: &tokio::runtime::Runtime,
+    data: &tokio::runtime::Handle,
     public: TcpListener,
     holdline: &Arc<Holdline>,
 ) -> anyhow::Result<(watch::Sender<bool>, tokio::task::JoinHandle<()>)> {

@@ -5,10 +5,13 @@
 //! so that what the page says is what the relay does.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use holdline_policy::{Change, Moment, Observation, Outcome, Phase, Thresholds, Upstream, Verdict};
+use holdline_policy::{
+    Change, Grade, Moment, Observation, Outcome, Phase, Thresholds, Upstream, Verdict,
+};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
@@ -27,10 +30,19 @@ pub struct Health {
     last_changes: [Option<(Moment, Change)>; 2],
 }
 
+/// What both sides share: what is believed, and good attempts at upstreams that are well anyway. Those
+/// are nearly all there are, and they change nothing; they are only counted, and taken in together
+/// before the next observation that might.
+#[derive(Debug)]
+struct Shared {
+    health: ArcSwap<Health>,
+    good: [AtomicU32; 2],
+}
+
 /// Reads what is believed and reports what is seen.
 #[derive(Debug, Clone)]
 pub struct Watch {
-    health: Arc<ArcSwap<Health>>,
+    shared: Arc<Shared>,
     observations: mpsc::Sender<(Upstream, Observation, Moment)>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -39,7 +51,7 @@ pub struct Watch {
 /// The task that owns the verdicts.
 #[derive(Debug)]
 pub struct Watchman {
-    health: Arc<ArcSwap<Health>>,
+    shared: Arc<Shared>,
     observations: mpsc::Receiver<(Upstream, Observation, Moment)>,
     thresholds: Thresholds,
     metrics: Arc<Metrics>,
@@ -60,14 +72,15 @@ pub struct WatchedAttempt<'w> {
 /// A watchman and the handle to it. Nothing is believed to be wrong at the start.
 pub fn appoint(thresholds: Thresholds, metrics: Arc<Metrics>, clock: Clock) -> (Watchman, Watch) {
     let verdicts = [Verdict::new(clock.now()); 2];
-    let health = Arc::new(ArcSwap::from_pointee(Health { verdicts, last_changes: [None; 2] }));
+    let health = ArcSwap::from_pointee(Health { verdicts, last_changes: [None; 2] });
+    let shared = Arc::new(Shared { health, good: [AtomicU32::new(0), AtomicU32::new(0)] });
     let (sender, receiver) = mpsc::channel(QUEUE);
     for upstream in Upstream::ALL {
         metrics.verdict(upstream, verdicts[upstream.index()].phase());
     }
     let watch =
-        Watch { health: health.clone(), observations: sender, metrics: metrics.clone(), clock };
-    (Watchman { health, observations: receiver, thresholds, metrics, clock }, watch)
+        Watch { shared: shared.clone(), observations: sender, metrics: metrics.clone(), clock };
+    (Watchman { shared, observations: receiver, thresholds, metrics, clock }, watch)
 }
 
 // === impl Health ===
@@ -89,13 +102,16 @@ impl Health {
 impl Watch {
     /// What is believed now.
     pub fn health(&self) -> Health {
-        **self.health.load()
+        **self.shared.health.load()
     }
 
     /// Reports an observation. Never waits: when the watchman cannot keep up, the newest are lost
     /// and counted, because those queued say the same.
     pub fn observe(&self, upstream: Upstream, seen: Observation) {
-        if self.observations.try_send((upstream, seen, self.clock.now())).is_err() {
+        let good = matches!(seen, Observation::Live { grade: Grade::Good, was_slow: false, .. });
+        if good && self.shared.health.load().of(upstream).phase() == Phase::Well {
+            self.shared.good[upstream.index()].fetch_add(1, Ordering::Relaxed);
+        } else if self.observations.try_send((upstream, seen, self.clock.now())).is_err() {
             self.metrics.observations_lost.inc();
         }
     }
@@ -155,17 +171,21 @@ impl Watchman {
     }
 
     fn step(&self, upstream: Upstream, seen: Observation, at: Moment) {
-        let mut health = **self.health.load();
-        let slot = &mut health.verdicts[upstream.index()];
-        let (verdict, change) = slot.step(seen, at, &self.thresholds);
-        if verdict == *slot {
-            return;
+        let mut health = **self.shared.health.load();
+        let before = health;
+        let verdict = &mut health.verdicts[upstream.index()];
+        for _ in 0..self.shared.good[upstream.index()].swap(0, Ordering::Relaxed) {
+            let good = Observation::Live { grade: Grade::Good, call: 0, was_slow: false };
+            *verdict = verdict.step(good, at, &self.thresholds).0;
         }
-        *slot = verdict;
+        let (next, change) = verdict.step(seen, at, &self.thresholds);
+        *verdict = next;
         if let Some(change) = change {
             health.last_changes[upstream.index()] = Some((at, change));
         }
-        self.health.store(Arc::new(health));
+        if health.of(upstream) != before.of(upstream) {
+            self.shared.health.store(Arc::new(health));
+        }
         if let Some(change) = change {
             self.announce(upstream, change);
         }

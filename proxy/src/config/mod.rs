@@ -60,6 +60,8 @@ pub struct Config {
     pub stop: Stop,
     /// How logs are written.
     pub log: LogFormat,
+    /// Whether each visit leaves a line.
+    pub log_visits: bool,
 }
 
 /// What happens to a request that is not proven.
@@ -169,7 +171,10 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
     let threads = root.section("runtime").number("threads", cores, 1, 1024) as usize;
     let stop = read_stop(&mut root.section("stop"));
     let formats = [("json", LogFormat::Json), ("text", LogFormat::Text)];
-    let log = root.section("log").choice("format", &formats).unwrap_or(LogFormat::Json);
+    let mut log_section = root.section("log");
+    let log = log_section.choice("format", &formats).unwrap_or(LogFormat::Json);
+    let log_visits = log_section.flag("visits", true);
+    drop(log_section);
     if let (Some(catalogue), Some(canned)) = (&catalogue, &canned) {
         check_canned(root, catalogue, canned);
     }
@@ -190,6 +195,7 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
         threads,
         stop,
         log,
+        log_visits,
     })
 }
 

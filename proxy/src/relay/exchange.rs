@@ -9,12 +9,13 @@ use std::net::IpAddr;
 use bytes::{Bytes, BytesMut};
 use holdline_policy::{Ended, Outcome, Sent};
 use http::{HeaderName, HeaderValue, Method, header};
-use pingora_core::connectors::http::Connector;
-use pingora_core::protocols::http::client::HttpSession;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_core::upstreams::peer::{HttpPeer, Peer as _};
 use pingora_error::{Error, ErrorType};
 use pingora_http::RequestHeader;
 
+use super::one_write::OneWrite;
 use crate::ingress::SIGNATURE;
 use crate::upstream::Peers;
 
@@ -74,7 +75,7 @@ pub struct Reply {
 
 /// Sends the request and reads the answer.
 pub async fn exchange(
-    connector: &Connector,
+    connector: &TransportConnector,
     peers: &Peers,
     host: &str,
     signature: Option<&str>,
@@ -101,7 +102,7 @@ struct Broken {
 }
 
 async fn attempt(
-    connector: &Connector,
+    connector: &TransportConnector,
     peer: &HttpPeer,
     peers: &Peers,
     host: &str,
@@ -113,22 +114,19 @@ async fn attempt(
         reused: false,
         answered: false,
     })?;
-    let (mut session, reused) = connector.get_http_session(peer).await.map_err(|error| Broken {
+    let (stream, reused) = connector.get_stream(peer).await.map_err(|error| Broken {
         ended: unsent(connect_outcome(&error)),
         reused: false,
         answered: false,
     })?;
+    let stream = if outgoing.body.is_empty() { stream } else { OneWrite::around(stream) };
+    let mut session = HttpSession::new(stream);
     let mut answered = false;
-    let reply = converse(&mut session, request, outgoing.body.clone(), &mut answered).await;
+    let reply = converse(&mut session, request, &outgoing.body, &mut answered).await;
     match reply {
         Ok((reply, whole)) => {
             if whole {
-                if let HttpSession::H1(h1) = &mut session {
-                    h1.respect_keepalive();
-                }
-                connector
-                    .release_http_session(session, &peers.pooled, peer.options.idle_timeout)
-                    .await;
+                give_back(connector, peers, session).await;
             }
             Ok(reply)
         }
@@ -139,21 +137,34 @@ async fn attempt(
     }
 }
 
+/// Puts a connection whose answer was read whole into the pool, if both ends keep it.
+async fn give_back(connector: &TransportConnector, peers: &Peers, mut session: HttpSession) {
+    session.respect_keepalive();
+    if let Some(stream) = session.reuse().await {
+        let peer = &peers.pooled;
+        connector.release_stream(
+            OneWrite::unwrap(stream),
+            peer.reuse_hash(),
+            peer.options.idle_timeout,
+        );
+    }
+}
+
 async fn converse(
     session: &mut HttpSession,
     request: RequestHeader,
-    body: Bytes,
+    body: &[u8],
     answered: &mut bool,
 ) -> pingora_error::Result<(Reply, bool)> {
     session.write_request_header(Box::new(request)).await?;
     if !body.is_empty() {
-        session.write_request_body(body, true).await?;
+        session.write_body(body).await?;
     }
-    session.finish_request_body().await?;
+    session.finish_body().await?;
     let (status, not_run, cookies) = loop {
-        session.read_response_header().await?;
+        session.read_response().await?;
         *answered = true;
-        let Some(head) = session.response_header() else { return Error::err(ErrorType::ReadError) };
+        let Some(head) = session.resp_header() else { return Error::err(ErrorType::ReadError) };
         if !head.status.is_informational() {
             let not_run = head.headers.get(fields::NOT_RUN).is_some_and(|value| value == "1");
             let cookies = head.headers.get_all(header::SET_COOKIE).iter().cloned().collect();
@@ -162,7 +173,7 @@ async fn converse(
     };
     let mut whole = BytesMut::new();
     let mut single: Option<Bytes> = None;
-    while let Some(piece) = session.read_response_body().await? {
+    while let Some(piece) = session.read_body_bytes().await? {
         // Nearly every answer comes in one piece, which then need not be copied.
         match (single.take(), whole.is_empty()) {
             (None, true) => single = Some(piece),

@@ -7,6 +7,7 @@
 pub mod delivery;
 pub mod exchange;
 pub mod hold;
+mod one_write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use holdline_policy::{
 };
 use holdline_twilio::{CallSid, Document, Keyring, PublicUrl};
 use http::HeaderValue;
-use pingora_core::connectors::http::Connector;
+use pingora_core::connectors::TransportConnector;
 use pingora_timeout::fast_timeout::fast_timeout;
 
 use crate::answer::{Answer, AnsweredBy, CannedSet};
@@ -57,7 +58,7 @@ pub struct Relay {
     /// The URL Twilio was given.
     pub public_url: PublicUrl,
     /// Connections to the upstreams.
-    pub connector: Connector,
+    pub connector: TransportConnector,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// The time.

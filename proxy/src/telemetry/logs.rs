@@ -1,7 +1,7 @@
 //! Logs: structured, one line an event, to standard error, written by a thread of their own.
 //!
-//! A visit must never wait for a terminal or a full pipe: lines go through a bounded queue, and when
-//! that is full the newest are dropped.
+//! Nothing must ever wait for a terminal or a full pipe: lines go through a bounded queue, and when
+//! that is full the newest are dropped. Visits have a log of their own, beside this one.
 
 use tracing_subscriber::EnvFilter;
 
@@ -14,7 +14,7 @@ pub struct LogGuard(#[allow(dead_code)] tracing_appender::non_blocking::WorkerGu
 /// Lines that may wait for the writer.
 const QUEUE: usize = 65_536;
 
-/// Starts logging. `HOLDLINE_LOG` filters (`warn`, `info,visit=off`); the default is `info`.
+/// Starts logging. `HOLDLINE_LOG` filters (`warn`, `debug`); the default is `info`.
 pub fn init(format: LogFormat) -> LogGuard {
     let (writer, guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()
         .buffered_lines_limit(QUEUE)

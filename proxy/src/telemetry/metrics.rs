@@ -39,6 +39,8 @@ pub struct Metrics {
     pub verdict_changes: IntCounterVec,
     /// Observations that the watchman could not take.
     pub observations_lost: IntCounter,
+    /// Lines of the visit log that could not be written.
+    pub log_lines_lost: IntCounter,
     /// Panics while answering; each was answered canned.
     pub panics: IntCounter,
     /// Attempts in flight, by upstream.
@@ -154,6 +156,10 @@ impl Metrics {
                 "holdline_observations_lost_total",
                 "Observations dropped because the watchman could not keep up.",
             )?,
+            log_lines_lost: make.counter(
+                "holdline_log_lines_lost_total",
+                "Lines of the visit log dropped because they could not be written fast enough.",
+            )?,
             panics: make.counter(
                 "holdline_panics_total",
                 "Panics while answering; each was answered canned.",
@@ -221,9 +227,9 @@ impl Metrics {
         self.rows.iter().map(|row| row.unwritten.get()).sum()
     }
 
-    /// The rows' names.
-    pub fn row_names(&self) -> impl Iterator<Item = &str> {
-        self.rows.iter().map(|row| row.name.as_str())
+    /// A row's name.
+    pub fn row_name(&self, row: usize) -> Option<&str> {
+        self.rows.get(row).map(|row| row.name.as_str())
     }
 
     /// All metrics in Prometheus's text format.

@@ -2,6 +2,8 @@
 
 mod logs;
 mod metrics;
+mod visits;
 
 pub use logs::{LogGuard, init};
 pub use metrics::Metrics;
+pub use visits::{Line, VisitLog, VisitLogGuard};

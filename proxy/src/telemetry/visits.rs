@@ -1,0 +1,182 @@
+//! The log of visits: one line each, as cheap as it can be.
+//!
+//! A line is formatted where the visit ends and handed to a thread that writes what has gathered a
+//! hundred times a second. Handing over neither waits nor wakes anybody: a sleeping thread woken for
+//! every visit would cost more than the visit's whole proof. When the thread cannot keep up (a full
+//! disk, a stopped pipe), lines are dropped and counted.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use prometheus::IntCounter;
+
+use crate::config::LogFormat;
+
+/// Lines that may wait: several seconds of a very busy edge.
+const QUEUE: usize = 65_536;
+/// How often what has gathered is written.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// Takes the lines of visits.
+#[derive(Debug, Clone)]
+pub struct VisitLog {
+    lines: Option<SyncSender<String>>,
+    dropped: IntCounter,
+    format: LogFormat,
+}
+
+/// Waits, when dropped, until everything handed over was written.
+#[derive(Debug)]
+pub struct VisitLogGuard {
+    stop: Option<SyncSender<()>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// A line under construction.
+#[derive(Debug)]
+pub struct Line {
+    text: String,
+    format: LogFormat,
+}
+
+impl VisitLog {
+    /// A log that goes to standard error.
+    pub fn start(
+        format: LogFormat,
+        dropped: IntCounter,
+    ) -> std::io::Result<(VisitLog, VisitLogGuard)> {
+        let (lines, waiting) = sync_channel(QUEUE);
+        let (stop, stopped) = sync_channel(1);
+        let writer = std::thread::Builder::new()
+            .name("holdline-visits".into())
+            .spawn(move || write(&waiting, &stopped))?;
+        let log = VisitLog { lines: Some(lines), dropped, format };
+        Ok((log, VisitLogGuard { stop: Some(stop), writer: Some(writer) }))
+    }
+
+    /// A log that goes nowhere.
+    pub fn off(dropped: IntCounter) -> VisitLog {
+        VisitLog { lines: None, dropped, format: LogFormat::Json }
+    }
+
+    /// A line to fill; none when nobody would read it.
+    pub fn line(&self) -> Option<Line> {
+        self.lines.as_ref()?;
+        let mut text = String::with_capacity(320);
+        let now = humantime::format_rfc3339_micros(SystemTime::now());
+        // Writing to memory does not fail.
+        let _ = match self.format {
+            LogFormat::Json => {
+                write!(text, "{{\"timestamp\":\"{now}\",\"level\":\"INFO\",\"target\":\"visit\"")
+            }
+            LogFormat::Text => write!(text, "{now}  INFO visit:"),
+        };
+        Some(Line { text, format: self.format })
+    }
+
+    /// Hands over a line.
+    pub fn push(&self, line: Line) {
+        let Some(lines) = &self.lines else { return };
+        let Line { mut text, format } = line;
+        text.push_str(if format == LogFormat::Json { "}\n" } else { "\n" });
+        if lines.try_send(text).is_err() {
+            self.dropped.inc();
+        }
+    }
+}
+
+// === impl Line ===
+
+impl Line {
+    /// A field whose text needs no escaping: names of ours, identifiers of digits and letters.
+    pub fn word(&mut self, name: &str, value: &str) {
+        let _ = match self.format {
+            LogFormat::Json => write!(self.text, ",\"{name}\":\"{value}\""),
+            LogFormat::Text => write!(self.text, " {name}={value}"),
+        };
+    }
+
+    /// A number.
+    pub fn number(&mut self, name: &str, value: u64) {
+        let _ = match self.format {
+            LogFormat::Json => write!(self.text, ",\"{name}\":{value}"),
+            LogFormat::Text => write!(self.text, " {name}={value}"),
+        };
+    }
+
+    /// A flag; written only when it is set.
+    pub fn flag(&mut self, name: &str, set: bool) {
+        if set {
+            let _ = match self.format {
+                LogFormat::Json => write!(self.text, ",\"{name}\":true"),
+                LogFormat::Text => write!(self.text, " {name}"),
+            };
+        }
+    }
+}
+
+impl Drop for VisitLogGuard {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has nothing left to write.
+            let _ = writer.join();
+        }
+    }
+}
+
+fn write(waiting: &Receiver<String>, stopped: &Receiver<()>) {
+    let mut gathered = String::new();
+    let out = std::io::stderr();
+    loop {
+        let last =
+            matches!(stopped.recv_timeout(GATHER), Ok(()) | Err(RecvTimeoutError::Disconnected));
+        loop {
+            match waiting.try_recv() {
+                Ok(line) => gathered.push_str(&line),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        if !gathered.is_empty() {
+            // There is nowhere to report that the place for reports is gone.
+            let _ = out.lock().write_all(gathered.as_bytes());
+            gathered.clear();
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_json() {
+        let log = VisitLog {
+            format: LogFormat::Json,
+            ..VisitLog::off(IntCounter::new("d", "d").unwrap())
+        };
+        let (sender, receiver) = sync_channel(1);
+        let log = VisitLog { lines: Some(sender), ..log };
+        let mut line = log.line().unwrap();
+        line.word("row", "callin_create");
+        line.number("us", 7);
+        line.flag("panicked", false);
+        line.flag("unwritten", true);
+        log.push(line);
+        let value: serde_json::Value = serde_json::from_str(&receiver.recv().unwrap()).unwrap();
+        assert_eq!(
+            (&value["row"], &value["us"], &value["unwritten"]),
+            (&"callin_create".into(), &7.into(), &true.into())
+        );
+        assert!(value["panicked"].is_null());
+        log.push(log.line().unwrap());
+        log.push(log.line().unwrap());
+        assert_eq!(log.dropped.get(), 1);
+    }
+}
