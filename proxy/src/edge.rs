@@ -100,7 +100,7 @@ impl Edge {
     fn media(&self, index: usize, ctx: &mut Ctx) -> Way {
         let relay = &self.0.relay;
         let serving = !matches!(
-            relay.watch.health().of(Upstream::Origin).phase(),
+            relay.watch.phases()[Upstream::Origin.index()],
             holdline_policy::Phase::Down { .. }
         );
         if serving && relay.targets[Upstream::Origin.index()].peers().is_some() {
@@ -296,7 +296,7 @@ async fn write(session: &mut Session, answer: &Answer) -> pingora_error::Result<
         session.set_keepalive(None);
     }
     let content = answer.content();
-    let mut response = ResponseHeader::build(answer.status(), Some(6))?;
+    let mut response = ResponseHeader::build_no_case(answer.status(), Some(6))?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
     response.insert_header(ANSWERED_BY, answer.by().name())?;
     if let Answer::Document { cookies, .. } = answer {

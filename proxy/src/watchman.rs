@@ -105,6 +105,12 @@ impl Watch {
         **self.shared.health.load()
     }
 
+    /// What is believed now, in short: one phase an upstream.
+    pub fn phases(&self) -> [Phase; 2] {
+        let health = self.shared.health.load();
+        Upstream::ALL.map(|upstream| health.of(upstream).phase())
+    }
+
     /// Reports an observation. Never waits: when the watchman cannot keep up, the newest are lost
     /// and counted, because those queued say the same.
     pub fn observe(&self, upstream: Upstream, seen: Observation) {

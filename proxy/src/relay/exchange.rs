@@ -114,11 +114,17 @@ async fn attempt(
         reused: false,
         answered: false,
     })?;
-    let (stream, reused) = connector.get_stream(peer).await.map_err(|error| Broken {
-        ended: unsent(connect_outcome(&error)),
-        reused: false,
-        answered: false,
-    })?;
+    let (stream, reused) = match connector.reused_stream(peer).await {
+        Some(stream) => (stream, true),
+        // Connecting is rare and its future large; boxed, it does not weigh on those that reuse.
+        None => match Box::pin(connector.new_stream(peer)).await {
+            Ok(stream) => (stream, false),
+            Err(error) => {
+                let ended = unsent(connect_outcome(&error));
+                return Err(Broken { ended, reused: false, answered: false });
+            }
+        },
+    };
     let stream = if outgoing.body.is_empty() { stream } else { OneWrite::around(stream) };
     let mut session = HttpSession::new(stream);
     let mut answered = false;
@@ -202,8 +208,11 @@ fn request_header(
     signature: Option<&str>,
 ) -> pingora_error::Result<RequestHeader> {
     let size = outgoing.fields.len() + 8;
-    let mut request =
-        RequestHeader::build(outgoing.method.clone(), outgoing.target.as_bytes(), Some(size))?;
+    let mut request = RequestHeader::build_no_case(
+        outgoing.method.clone(),
+        outgoing.target.as_bytes(),
+        Some(size),
+    )?;
     request.append_header(header::HOST, host)?;
     for (name, value) in &outgoing.fields {
         request.append_header(name.clone(), value.clone())?;

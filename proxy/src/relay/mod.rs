@@ -30,7 +30,7 @@ use crate::proof::Proven;
 use crate::record::{AttemptNote, Record};
 use crate::telemetry::Metrics;
 use crate::upstream::Target;
-use crate::watchman::{Health, Watch};
+use crate::watchman::Watch;
 use exchange::{Outgoing, Reply};
 use hold::{HoldKeys, Token, TokenFate};
 
@@ -147,15 +147,15 @@ impl Relay {
         record: &mut Record,
         judge: fn(Reply) -> Result<T, Unfit>,
     ) -> Result<(Upstream, T), Stopped> {
-        let health = self.watch.health();
-        let mut course = Course::new(question.row, &standing(&health), question.deadline);
+        let phases = self.watch.phases();
+        let mut course = Course::new(question.row, &standing(phases), question.deadline);
         let mut step = course.begin(self.clock.now());
         loop {
             let (upstream, slice) = match step {
                 Step::Try { upstream, slice } => (upstream, slice),
                 Step::Stop(stopped) => return Err(stopped),
             };
-            let on_trial = matches!(health.of(upstream).phase(), Phase::Trial { .. });
+            let on_trial = matches!(phases[upstream.index()], Phase::Trial { .. });
             let ended = match self.attempt(upstream, on_trial, slice, question, record, judge).await
             {
                 Ok(value) => return Ok((upstream, value)),
@@ -384,13 +384,13 @@ fn status_outcome(status: u16, not_run: bool) -> Outcome {
     }
 }
 
-fn standing(health: &Health) -> Standing {
-    let access = |upstream| match health.of(upstream).phase() {
+fn standing(phases: [Phase; 2]) -> Standing {
+    let [origin, monitor] = phases.map(|phase| match phase {
         Phase::Well | Phase::Doubtful | Phase::Trial { .. } => Access::Serving,
         Phase::Down { cause: Cause::Probes, .. } => Access::Suspected,
         Phase::Down { cause: Cause::Traffic, .. } => Access::Out,
-    };
-    Standing { origin: access(Upstream::Origin), monitor: access(Upstream::Monitor) }
+    });
+    Standing { origin, monitor }
 }
 
 /// Tells calls apart for the verdict.
