@@ -60,6 +60,9 @@ pub struct Visit {
     pub account: Option<AccountSid>,
     /// The call.
     pub call: Option<CallSid>,
+    /// Whether the signature received is the one we would make ourselves for the same request; the
+    /// proof says so.
+    pub signature_is_current: bool,
 }
 
 /// The head of a request, before its body is read.
@@ -152,7 +155,7 @@ impl Arrival {
         let form = Form::parse(parameters).map_err(|_| Refusal::BadForm)?;
         let account = form.get("AccountSid").and_then(|text| text.parse().ok());
         let call = form.get("CallSid").and_then(|text| text.parse().ok());
-        Ok(Visit { arrival: self, row, form, account, call })
+        Ok(Visit { arrival: self, row, form, account, call, signature_is_current: false })
     }
 }
 

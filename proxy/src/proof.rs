@@ -38,7 +38,7 @@ impl Prover {
     }
 
     /// Proves the visit. While the policy only reports, a failure is given back beside the visit.
-    pub fn prove(&self, visit: Visit) -> Result<(Proven<Visit>, Option<Unproven>), Unproven> {
+    pub fn prove(&self, mut visit: Visit) -> Result<(Proven<Visit>, Option<Unproven>), Unproven> {
         let proof = self.keys.prove(&Signed {
             signature: text(visit.arrival.signature.as_ref()),
             settings: text(visit.arrival.settings.as_ref()),
@@ -48,7 +48,10 @@ impl Prover {
             account: visit.account,
         });
         match proof {
-            Ok(()) => Ok((Proven(visit), None)),
+            Ok(proof) => {
+                visit.signature_is_current = proof.is_current;
+                Ok((Proven(visit), None))
+            }
             Err(unproven) if self.only_reports() => Ok((Proven(visit), Some(unproven))),
             Err(unproven) => Err(unproven),
         }

@@ -78,7 +78,7 @@ pub async fn exchange(
     connector: &TransportConnector,
     peers: &Peers,
     host: &str,
-    signature: Option<&str>,
+    signature: Option<&HeaderValue>,
     outgoing: &Outgoing,
 ) -> Result<Reply, Ended> {
     let first = if outgoing.repeatable { &peers.pooled } else { &peers.fresh };
@@ -106,7 +106,7 @@ async fn attempt(
     peer: &HttpPeer,
     peers: &Peers,
     host: &str,
-    signature: Option<&str>,
+    signature: Option<&HeaderValue>,
     outgoing: &Outgoing,
 ) -> Result<Reply, Broken> {
     let request = request_header(outgoing, host, signature).map_err(|_| Broken {
@@ -205,7 +205,7 @@ async fn converse(
 fn request_header(
     outgoing: &Outgoing,
     host: &str,
-    signature: Option<&str>,
+    signature: Option<&HeaderValue>,
 ) -> pingora_error::Result<RequestHeader> {
     let size = outgoing.fields.len() + 8;
     let mut request = RequestHeader::build_no_case(
@@ -222,7 +222,7 @@ fn request_header(
     }
     request.append_header(fields::DELIVERY, outgoing.delivery.clone())?;
     if let Some(signature) = signature {
-        request.append_header(SIGNATURE, signature)?;
+        request.append_header(SIGNATURE, signature.clone())?;
     }
     if let Some(evidence) = &outgoing.evidence {
         request.append_header(fields::EVIDENCE, evidence.clone())?;

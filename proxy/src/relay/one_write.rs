@@ -1,13 +1,13 @@
 //! A connection on which a request's header and body leave in one write.
 //!
 //! The framework flushes a request's header on its own and the body after it: two system calls, two
-//! packets, and two wake-ups of the upstream for a form of a few hundred bytes. Here the flush behind
-//! the header is left out; the bytes wait in the connection's own buffer for those of the body.
+//! packets, and two wake-ups of the upstream for a form of a few hundred bytes. Here the header waits
+//! for the body, and the flush behind the body writes both.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,10 +19,12 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A connection that leaves out its first flush.
+/// A connection that leaves out its first flush, and writes nothing before its second.
 #[derive(Debug)]
 pub(super) struct OneWrite {
     inner: Stream,
+    waiting: Vec<u8>,
+    written: usize,
     leave_out: bool,
 }
 
@@ -31,7 +33,7 @@ pub(super) struct OneWrite {
 impl OneWrite {
     /// Wraps a connection on which a header with a body behind it is about to be written.
     pub(super) fn around(inner: Stream) -> Stream {
-        Box::new(OneWrite { inner, leave_out: true })
+        Box::new(OneWrite { inner, waiting: Vec::with_capacity(2048), written: 0, leave_out: true })
     }
 
     /// The connection inside, or the connection itself if it was not wrapped.
@@ -60,17 +62,29 @@ impl AsyncRead for OneWrite {
 impl AsyncWrite for OneWrite {
     fn poll_write(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        _: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        // Bounded by the largest header and body that a visit may have.
+        self.waiting.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if std::mem::take(&mut self.leave_out) {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let this = &mut *self;
+        while this.written < this.waiting.len() {
+            match ready!(Pin::new(&mut this.inner).poll_write(cx, &this.waiting[this.written..])) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => this.written += written,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        this.waiting.clear();
+        this.written = 0;
+        Pin::new(&mut this.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -69,9 +69,20 @@ impl Form {
             }
             at += piece.len() + 1;
         }
-        // Every pair was checked on its own, so that no character can straddle two of them.
-        let text = String::from_utf8(decoded).map_err(|_| FormError::NotUtf8 { at: 0 })?;
-        Ok(Form { text, pairs })
+        let text = match String::from_utf8(decoded) {
+            Ok(text) => text,
+            Err(error) => {
+                let bad = error.utf8_error().valid_up_to();
+                let pair = pairs.partition_point(|pair: &Pair| pair.end as usize <= bad);
+                return Err(FormError::NotUtf8 { at: nth_piece(body, pair) });
+            }
+        };
+        // A character may not be split over two names or values either.
+        let whole = |at: u32| text.is_char_boundary(at as usize);
+        match pairs.iter().position(|pair| !whole(pair.middle) || !whole(pair.end)) {
+            Some(pair) => Err(FormError::NotUtf8 { at: nth_piece(body, pair) }),
+            None => Ok(Form { text, pairs }),
+        }
     }
 
     /// Builds a form from pairs; used by whoever sends one.
@@ -165,6 +176,22 @@ pub fn encode_into(out: &mut String, text: &str) {
     }
 }
 
+/// Where the pair of this number starts in the body.
+fn nth_piece(body: &[u8], pair: usize) -> usize {
+    let mut at = 0;
+    let mut seen = 0;
+    for piece in body.split(|&byte| byte == b'&') {
+        if !piece.is_empty() {
+            if seen == pair {
+                break;
+            }
+            seen += 1;
+        }
+        at += piece.len() + 1;
+    }
+    at
+}
+
 fn decode_pair(piece: &[u8], at: usize, out: &mut Vec<u8>) -> Result<Pair, FormError> {
     let split = piece.iter().position(|&byte| byte == b'=').unwrap_or(piece.len());
     let start = out.len();
@@ -173,33 +200,28 @@ fn decode_pair(piece: &[u8], at: usize, out: &mut Vec<u8>) -> Result<Pair, FormE
     if split < piece.len() {
         decode(&piece[split + 1..], at + split + 1, out)?;
     }
-    let valid = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
-    if !valid(&out[start..middle]) || !valid(&out[middle..]) {
-        return Err(FormError::NotUtf8 { at });
-    }
     let offset = |n: usize| u32::try_from(n).map_err(|_| FormError::TooLong);
     Ok(Pair { start: offset(start)?, middle: offset(middle)?, end: offset(out.len())? })
 }
 
 fn decode(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> Result<(), FormError> {
-    let mut index = 0;
-    while index < bytes.len() {
-        match bytes[index] {
-            b'+' => out.push(b' '),
-            b'%' => {
-                let digit =
-                    |n: usize| bytes.get(index + n).and_then(|&d| char::from(d).to_digit(16));
-                let (Some(high), Some(low)) = (digit(1), digit(2)) else {
-                    return Err(FormError::BadPercent { at: at + index });
-                };
-                // Two hexadecimal digits always fit a byte.
-                out.push((high * 16 + low) as u8);
-                index += 2;
-            }
-            byte => out.push(byte),
+    let mut rest = bytes;
+    while let Some(special) = rest.iter().position(|&byte| matches!(byte, b'+' | b'%')) {
+        out.extend_from_slice(&rest[..special]);
+        if rest[special] == b'+' {
+            out.push(b' ');
+            rest = &rest[special + 1..];
+            continue;
         }
-        index += 1;
+        let digit = |n: usize| rest.get(special + n).and_then(|&d| char::from(d).to_digit(16));
+        let (Some(high), Some(low)) = (digit(1), digit(2)) else {
+            return Err(FormError::BadPercent { at: at + bytes.len() - rest.len() + special });
+        };
+        // Two hexadecimal digits always fit a byte.
+        out.push((high * 16 + low) as u8);
+        rest = &rest[special + 3..];
     }
+    out.extend_from_slice(rest);
     Ok(())
 }
 

@@ -18,4 +18,4 @@ mod xml;
 pub use document::{Document, Refusal, Warnings};
 pub use form::{Form, FormError};
 pub use sid::{AccountSid, CallSid, ConferenceSid};
-pub use signature::{Key, Keyring, PublicUrl, Signed, Unproven};
+pub use signature::{Key, Keyring, Proof, PublicUrl, Signed, Unproven};

@@ -84,6 +84,14 @@ pub struct Signed<'a> {
     pub account: Option<AccountSid>,
 }
 
+/// How a request was proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof {
+    /// Whether the very signature received is the one that [`Keyring::signer`] would make for the
+    /// same base and target, so that it need not be made again.
+    pub is_current: bool,
+}
+
 /// Why a request is not proven to come from Twilio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Unproven {
@@ -279,7 +287,7 @@ impl Keyring {
     }
 
     /// Proves that `request` was signed with a key we know, or says why not.
-    pub fn prove(&self, request: &Signed<'_>) -> Result<(), Unproven> {
+    pub fn prove(&self, request: &Signed<'_>) -> Result<Proof, Unproven> {
         let text = request.signature.filter(|s| !s.is_empty()).ok_or(Unproven::Missing)?;
         let mut received = [0u8; 48];
         let len = STANDARD
@@ -297,6 +305,7 @@ impl Keyring {
                     .ok_or(Unproven::UnknownKey)?;
                 let key = if sha256 { Key::shared(&secret.0) } else { Key::auth_token(&secret.0) };
                 any_spelling_matches(&key, request, &pairs, received)
+                    .map(|_| Proof { is_current: false })
             }
             None => self.prove_by_token(request, &pairs, received),
         }
@@ -307,33 +316,36 @@ impl Keyring {
         request: &Signed<'_>,
         pairs: &[(&str, &str)],
         received: &[u8],
-    ) -> Result<(), Unproven> {
+    ) -> Result<Proof, Unproven> {
         let mut known = false;
         for (account, key) in &self.tokens {
             if request.account.is_none_or(|named| named == *account) {
-                known = true;
-                if any_spelling_matches(key, request, pairs, received).is_ok() {
-                    return Ok(());
+                if let Ok(as_twilio_signs) = any_spelling_matches(key, request, pairs, received) {
+                    return Ok(Proof {
+                        is_current: as_twilio_signs && !known && request.account.is_some(),
+                    });
                 }
+                known = true;
             }
         }
         Err(if known { Unproven::Mismatch } else { Unproven::UnknownAccount })
     }
 }
 
+/// Tries every spelling of the URL. `Ok(true)`: it was the usual one.
 fn any_spelling_matches(
     key: &Key,
     request: &Signed<'_>,
     pairs: &[(&str, &str)],
     received: &[u8],
-) -> Result<(), Unproven> {
-    let bases = [request.base.as_twilio_signs(), request.base.other_spelling()];
+) -> Result<bool, Unproven> {
+    let usual = request.base.as_twilio_signs();
     let decoded = unescape_query(request.target);
     for target in std::iter::once(request.target).chain(decoded.as_deref()) {
-        for base in bases {
+        for base in [usual, request.base.other_spelling()] {
             let expected = key.digest([base, target, ""], pairs);
             if bool::from(expected.as_ref().ct_eq(received)) {
-                return Ok(());
+                return Ok(base == usual && target == request.target);
             }
         }
     }
@@ -474,6 +486,31 @@ mod tests {
         assert_eq!(shared_key(Some("key=k1,algorithm=")), Ok(None));
         assert_eq!(shared_key(Some("algorithm=MD5")), Err(Unproven::UnknownAlgorithm));
         assert_eq!(shared_key(Some("algorithm=HMAC_SHA1")), Err(Unproven::UnknownKey));
+    }
+
+    #[test]
+    fn only_the_usual_spelling_with_the_first_token_is_current() {
+        let account: AccountSid = "AC0123456789abcdef0123456789abcdef".parse().unwrap();
+        let mut ring = Keyring::default();
+        ring.add_token(account, &"new".into());
+        ring.add_token(account, &"old".into());
+        let base = PublicUrl::parse("https://a.example").unwrap();
+        let is_current = |token: &str, signed_base: &str, account| {
+            let signature = Key::auth_token(&token.into()).sign(signed_base, "/x", Content::Empty);
+            let signed = Signed {
+                signature: Some(&signature),
+                settings: None,
+                base: &base,
+                target: "/x",
+                content: Content::Empty,
+                account,
+            };
+            ring.prove(&signed).unwrap().is_current
+        };
+        assert!(is_current("new", "https://a.example", Some(account)));
+        assert!(!is_current("old", "https://a.example", Some(account)));
+        assert!(!is_current("new", "https://a.example:443", Some(account)));
+        assert!(!is_current("new", "https://a.example", None));
     }
 
     #[test]

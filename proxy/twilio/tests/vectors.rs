@@ -58,14 +58,15 @@ fn prove(vector: &Value, url: &str) -> Result<(), Unproven> {
         Some(body) => Content::Raw(body.as_bytes()),
         None => Content::Form(&form),
     };
-    ring.prove(&Signed {
+    let proof = ring.prove(&Signed {
         signature: vector["expected"].as_str(),
         settings: None,
         base: &base,
         target,
         content,
         account: Some(account),
-    })
+    });
+    proof.map(drop)
 }
 
 #[test]
