@@ -91,7 +91,7 @@ fn prove(
             account: form.get("AccountSid").and_then(|text| text.parse().ok()),
         });
         match proof {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             Err(reason) => last = reason,
         }
     }
