@@ -30,7 +30,8 @@ pub struct Wire {
     address: SocketAddr,
     condition: watch::Sender<Condition>,
     far_end: Arc<Mutex<SocketAddr>>,
-    accepting: Mutex<Option<JoinHandle<()>>>,
+    accepts: watch::Receiver<bool>,
+    task: JoinHandle<()>,
 }
 
 // === impl Wire ===
@@ -40,15 +41,11 @@ impl Wire {
     pub async fn to(far_end: SocketAddr) -> std::io::Result<Wire> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (condition, _) = watch::channel(Condition::Sound);
-        let wire = Wire {
-            address,
-            condition,
-            far_end: Arc::new(Mutex::new(far_end)),
-            accepting: Mutex::new(None),
-        };
-        wire.accept(listener);
-        Ok(wire)
+        let (condition, changes) = watch::channel(Condition::Sound);
+        let (accepting, accepts) = watch::channel(true);
+        let far_end = Arc::new(Mutex::new(far_end));
+        let task = tokio::spawn(run(listener, address, far_end.clone(), changes, accepting));
+        Ok(Wire { address, condition, far_end, accepts, task })
     }
 
     /// The near end.
@@ -61,12 +58,11 @@ impl Wire {
         *self.far_end.lock().unwrap_or_else(PoisonError::into_inner) = far_end;
     }
 
-    /// Resets every connection and refuses new ones.
-    pub fn cut(&self) {
+    /// Resets every connection and refuses new ones; done when this returns.
+    pub async fn cut(&self) {
         self.condition.send_replace(Condition::Cut);
-        if let Some(task) = self.accepting().take() {
-            task.abort();
-        }
+        // The task lives as long as the wire.
+        let _ = self.accepts.clone().wait_for(|accepts| !accepts).await;
     }
 
     /// Delays everything.
@@ -84,38 +80,62 @@ impl Wire {
         self.condition.send_replace(Condition::CutAfter(bytes));
     }
 
-    /// Makes it sound again.
-    pub fn mend(&self) -> std::io::Result<()> {
+    /// Makes it sound again; done when this returns.
+    pub async fn mend(&self) {
         self.condition.send_replace(Condition::Sound);
-        if self.accepting().as_ref().is_none_or(JoinHandle::is_finished) {
-            let socket = TcpSocket::new_v4()?;
-            socket.set_reuseaddr(true)?;
-            socket.bind(self.address)?;
-            self.accept(socket.listen(1024)?);
-        }
-        Ok(())
-    }
-
-    fn accepting(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.accepting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn accept(&self, listener: TcpListener) {
-        let (far_end, condition) = (self.far_end.clone(), self.condition.subscribe());
-        let task = tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let to = *far_end.lock().unwrap_or_else(PoisonError::into_inner);
-                tokio::spawn(carry(near, to, condition.clone()));
-            }
-        });
-        *self.accepting() = Some(task);
+        let _ = self.accepts.clone().wait_for(|accepts| *accepts).await;
     }
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        self.cut();
+        self.condition.send_replace(Condition::Cut);
+        self.task.abort();
     }
+}
+
+/// Accepts while the wire is whole. While it is cut the port stays bound, without listening, so that
+/// connections are refused and nobody else is given the port.
+async fn run(
+    mut listener: TcpListener,
+    address: SocketAddr,
+    far_end: Arc<Mutex<SocketAddr>>,
+    mut condition: watch::Receiver<Condition>,
+    accepting: watch::Sender<bool>,
+) {
+    let changes = condition.clone();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((near, _)) = accepted else { return };
+                let to = *far_end.lock().unwrap_or_else(PoisonError::into_inner);
+                tokio::spawn(carry(near, to, changes.clone()));
+                continue;
+            }
+            cut = condition.wait_for(|condition| *condition == Condition::Cut) => {
+                if cut.is_err() {
+                    return;
+                }
+            }
+        }
+        drop(listener);
+        let Ok(placeholder) = bound(address) else { return };
+        accepting.send_replace(false);
+        if condition.wait_for(|condition| *condition != Condition::Cut).await.is_err() {
+            return;
+        }
+        drop(placeholder);
+        let Ok(again) = bound(address).and_then(|socket| socket.listen(1024)) else { return };
+        listener = again;
+        accepting.send_replace(true);
+    }
+}
+
+fn bound(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 async fn carry(near: TcpStream, far_end: SocketAddr, mut condition: watch::Receiver<Condition>) {

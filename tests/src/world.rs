@@ -306,7 +306,7 @@ impl Place {
                 place.wire.lead_to(stand_in.address());
                 place.stand_in = Some(stand_in);
             }
-            Part::Nothing => place.wire.cut(),
+            Part::Nothing => place.wire.cut().await,
         }
         Ok(place)
     }

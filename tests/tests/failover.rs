@@ -156,7 +156,7 @@ async fn a_row_that_must_not_run_twice_does_not() {
         ("canned", 1, 0)
     );
     // Nothing was sent to an upstream that refuses, so that the other may be asked.
-    world.origin.wire.cut();
+    world.origin.wire.cut().await;
     let (_, by) = document(visit(&world, "/transfer/7/connect", 2).await, CALLEE_DEADLINE);
     assert_eq!((by.as_str(), world.monitor.reached().len()), ("monitor", 1));
 }
@@ -238,7 +238,7 @@ async fn a_frozen_origin_is_replaced_in_the_middle_of_a_call() {
 #[tokio::test]
 async fn a_held_call_continues_where_it_was() {
     let world = World::start(Part::Real, Part::Nothing).await.unwrap();
-    world.origin.wire.cut();
+    world.origin.wire.cut().await;
     world.until("origin", "down").await.unwrap();
     let (watcher, mut moments) = tokio::sync::mpsc::unbounded_channel();
     let call = tokio::spawn(world.call(caller()).watched_by(watcher).make());
@@ -249,7 +249,7 @@ async fn a_held_call_continues_where_it_was() {
             holds += 1;
         }
         if holds == 2 {
-            world.origin.wire.mend().unwrap();
+            world.origin.wire.mend().await;
             world.until("origin", "trial").await.unwrap();
             holds = 3;
         }
@@ -348,7 +348,7 @@ async fn a_callback_is_handed_on_or_refused_but_never_swallowed() {
     let status = |fetched: Fetched| fetched.result.map(|received| received.status);
     assert_eq!(status(visit(&world, "/calls/7/call_ended", 1).await), Ok(204));
     assert_eq!(world.monitor.reached().len(), 1);
-    world.monitor.wire.cut();
+    world.monitor.wire.cut().await;
     assert_eq!(status(visit(&world, "/calls/7/call_ended", 2).await), Ok(503));
     assert_eq!(world.metric("holdline_callback_lost_total", "").await.unwrap(), 1.0);
 }
@@ -370,7 +370,7 @@ async fn hold_music_always_plays() {
         head.contains("holdline-answered-by: canned")
     };
     assert!(!play().await);
-    world.origin.wire.cut();
+    world.origin.wire.cut().await;
     assert!(play().await);
     world.until("origin", "down").await.unwrap();
     assert!(play().await);

@@ -206,7 +206,7 @@ async fn unlisted_paths_pass_through_where_that_is_configured() {
         (reached.line.as_str(), reached.field("holdline-delivery")),
         ("GET /app?x=1 HTTP/1.1", None)
     );
-    world.origin.wire.cut();
+    world.origin.wire.cut().await;
     let answer = world.raw(request.as_bytes()).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
 }
