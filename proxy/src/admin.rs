@@ -9,7 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use holdline_policy::{Phase, Upstream};
+use holdline_policy::{Kind, Phase, Upstream};
 use serde_json::{Value, json};
 
 use crate::Holdline;
@@ -49,7 +49,8 @@ async fn ready(State(holdline): State<Arc<Holdline>>) -> Response {
 
 async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
     let relay = &holdline.relay;
-    let answered = |by| relay.metrics.answered(by);
+    let answered = |by| relay.metrics.answered(Kind::Synchronous, by);
+    let delivered = |by| relay.metrics.answered(Kind::Asynchronous, by);
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "environment": holdline.environment,
@@ -64,7 +65,10 @@ async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
             "dropped": answered(AnsweredBy::Canned),
             "lost": relay.metrics.unwritten(),
         },
-        "callbacks": { "lost": relay.metrics.callback_lost.get() },
+        "callbacks": {
+            "delivered": delivered(AnsweredBy::Origin) + delivered(AnsweredBy::Monitor),
+            "lost": relay.metrics.callback_lost.get(),
+        },
         "upstreams": {
             "origin": upstream(&holdline, Upstream::Origin),
             "monitor": upstream(&holdline, Upstream::Monitor),

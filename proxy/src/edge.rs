@@ -12,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
-use holdline_policy::{Kind, Upstream};
-use http::{HeaderName, HeaderValue, Version, header};
+use holdline_policy::{Found, Kind, Upstream};
+use http::{HeaderName, Version, header};
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType};
@@ -23,7 +23,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use crate::Holdline;
 use crate::answer::{Answer, Refusal};
 use crate::config::Unlisted;
-use crate::ingress::{Arrival, Head};
+use crate::ingress::{Arrival, Head, speaks_for_us};
 use crate::record::Record;
 
 /// Who answered: on every answer to a visit.
@@ -31,8 +31,12 @@ pub const ANSWERED_BY: HeaderName = HeaderName::from_static("holdline-answered-b
 
 /// How long an idle connection is kept.
 const KEEP_ALIVE: u64 = 60;
-/// How long a body may take to arrive.
+/// How long the body of a report may take to arrive; a question has half its row's budget.
 const BODY_TIME: Duration = Duration::from_secs(2);
+/// How long an upstream may be silent while it streams audio: a conference waits for it.
+const MEDIA_TIME: Duration = Duration::from_secs(4);
+/// How long it may be silent while it streams anything else.
+const STREAM_TIME: Duration = Duration::from_secs(60);
 /// How long each single read of a header or streamed body may take.
 const READ_TIME: Duration = Duration::from_secs(10);
 
@@ -45,6 +49,8 @@ pub struct Ctx {
     record: Record,
     /// The row whose audio stands in when streaming it fails.
     media: Option<usize>,
+    /// The methods the row takes, where the request came with another.
+    allow: Option<String>,
 }
 
 /// What to do with a request whose head was read.
@@ -70,19 +76,32 @@ impl Edge {
         };
         head.check()?;
         let catalogue = &self.0.relay.catalogue;
-        let Some(index) = head.place(catalogue)? else {
-            return match self.0.unlisted {
-                Unlisted::Refuse => Err(Refusal::Unlisted),
-                Unlisted::Pass => Ok(Way::Stream),
-            };
+        let (index, row) = match head.place(catalogue) {
+            Found::Row(index, row) => (index, row),
+            Found::WrongMethod(row) => {
+                ctx.allow = Some(row.methods.join(", "));
+                return Err(Refusal::WrongMethod);
+            }
+            Found::Unlisted => {
+                let passes = self.0.unlisted == Unlisted::Pass && !head.resembles_a_row(catalogue);
+                return if passes { Ok(Way::Stream) } else { Err(Refusal::Unlisted) };
+            }
         };
-        let row = &catalogue.rows()[index];
         ctx.record.row = Some(index);
         if row.kind == Kind::Media {
             return Ok(self.media(index, ctx));
         }
         let mut arrival = head.arrival(ctx.record.started, client);
-        arrival.body = read_body(session, row.body_limit).await?;
+        let patience = if row.kind == Kind::Synchronous { row.budget / 2 } else { BODY_TIME };
+        arrival.body = match read_body(session, row.body_limit, patience).await {
+            Ok(body) => body,
+            // Somebody waits on the phone for a request that was held up on the way to us.
+            Err(Refusal::BodyTooSlow) if row.kind == Kind::Synchronous => {
+                session.set_keepalive(None);
+                return Ok(Way::Answer(self.0.relay.final_answer(row)));
+            }
+            Err(refusal) => return Err(refusal),
+        };
         Ok(Way::Answer(self.shielded(arrival, index, &mut ctx.record).await))
     }
 
@@ -91,8 +110,12 @@ impl Edge {
         let answer = AssertUnwindSafe(self.0.answer(arrival, index, record)).catch_unwind().await;
         answer.unwrap_or_else(|_| {
             record.panicked = true;
-            tracing::error!("a panic while answering; answered canned");
-            self.0.relay.final_answer(&self.0.relay.catalogue.rows()[index])
+            let row = &self.0.relay.catalogue.rows()[index];
+            tracing::error!(row = row.name, "a panic while answering; answered canned");
+            if row.kind == Kind::Asynchronous {
+                self.0.relay.metrics.callback_lost.inc();
+            }
+            self.0.relay.final_answer(row)
         })
     }
 
@@ -121,6 +144,7 @@ impl ProxyHttp for Edge {
         Ctx {
             record: Record::begin(relay.metrics.clone(), self.0.visits.clone(), relay.clock),
             media: None,
+            allow: None,
         }
     }
 
@@ -149,7 +173,7 @@ impl ProxyHttp for Edge {
             Err(refusal) => Answer::Refusal(refusal),
         };
         ctx.record.answered(&answer);
-        write(session, &answer).await?;
+        write(session, &answer, ctx.allow.as_deref()).await?;
         ctx.record.written();
         Ok(true)
     }
@@ -157,11 +181,17 @@ impl ProxyHttp for Edge {
     async fn upstream_peer(
         &self,
         _: &mut Session,
-        _: &mut Ctx,
+        ctx: &mut Ctx,
     ) -> pingora_error::Result<Box<HttpPeer>> {
         let target = &self.0.relay.targets[Upstream::Origin.index()];
         match target.peers() {
-            Some(peers) => Ok(Box::new(peers.pooled.clone())),
+            Some(peers) => {
+                let mut peer = peers.pooled.clone();
+                let patience = if ctx.media.is_some() { MEDIA_TIME } else { STREAM_TIME };
+                peer.options.read_timeout = Some(patience);
+                peer.options.write_timeout = Some(patience);
+                Ok(Box::new(peer))
+            }
             None => {
                 Error::e_explain(ErrorType::ConnectNoRoute, "no address is known for the origin")
             }
@@ -175,12 +205,8 @@ impl ProxyHttp for Edge {
         _: &mut Ctx,
     ) -> pingora_error::Result<()> {
         let origin = &self.0.relay.targets[Upstream::Origin.index()].config;
-        let ours: Vec<HeaderName> = request
-            .headers
-            .keys()
-            .filter(|name| name.as_str().starts_with("holdline-"))
-            .cloned()
-            .collect();
+        let ours: Vec<HeaderName> =
+            request.headers.keys().filter(|name| speaks_for_us(name)).cloned().collect();
         for name in ours {
             request.remove_header(&name);
         }
@@ -224,7 +250,7 @@ impl ProxyHttp for Edge {
                 None => Answer::BadGateway,
             };
             ctx.record.answered(&answer);
-            if write(session, &answer).await.is_ok() {
+            if write(session, &answer, None).await.is_ok() {
                 ctx.record.written();
             }
         }
@@ -247,7 +273,11 @@ impl ProxyHttp for Edge {
     }
 }
 
-async fn read_body(session: &mut Session, limit: usize) -> Result<Bytes, Refusal> {
+async fn read_body(
+    session: &mut Session,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes, Refusal> {
     let request = session.req_header();
     let declared = request
         .headers
@@ -259,7 +289,8 @@ async fn read_body(session: &mut Session, limit: usize) -> Result<Bytes, Refusal
     let expects = request
         .headers
         .get(header::EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        && request.version != Version::HTTP_10;
     let read = async {
         if expects {
             session.write_continue_response().await.map_err(|_| Refusal::BadRequest)?;
@@ -285,13 +316,17 @@ async fn read_body(session: &mut Session, limit: usize) -> Result<Bytes, Refusal
         }
         Ok(first.unwrap_or_else(|| whole.freeze()))
     };
-    match pingora_timeout::fast_timeout::fast_timeout(BODY_TIME, read).await {
+    match pingora_timeout::fast_timeout::fast_timeout(patience, read).await {
         Ok(result) => result,
         Err(_) => Err(Refusal::BodyTooSlow),
     }
 }
 
-async fn write(session: &mut Session, answer: &Answer) -> pingora_error::Result<()> {
+async fn write(
+    session: &mut Session,
+    answer: &Answer,
+    allow: Option<&str>,
+) -> pingora_error::Result<()> {
     if matches!(answer, Answer::Refusal(refusal) if refusal.closes()) {
         session.set_keepalive(None);
     }
@@ -304,8 +339,8 @@ async fn write(session: &mut Session, answer: &Answer) -> pingora_error::Result<
             response.append_header(header::SET_COOKIE, cookie.clone())?;
         }
     }
-    if let Answer::Refusal(Refusal::WrongMethod) = answer {
-        response.insert_header(header::ALLOW, HeaderValue::from_static("POST"))?;
+    if let Some(allow) = allow {
+        response.insert_header(header::ALLOW, allow)?;
     }
     let Some((content_type, body)) = content else {
         return session.write_response_header(Box::new(response), true).await;

@@ -97,13 +97,16 @@ impl Head<'_> {
         Ok(())
     }
 
-    /// Finds the row. `None`: the path is not listed.
-    pub fn place(&self, catalogue: &Catalogue) -> Result<Option<usize>, Refusal> {
-        match catalogue.find(self.method.as_str(), self.path()) {
-            Found::Row(index, _) => Ok(Some(index)),
-            Found::WrongMethod(_) => Err(Refusal::WrongMethod),
-            Found::Unlisted => Ok(None),
-        }
+    /// Finds the row.
+    pub fn place<'c>(&self, catalogue: &'c Catalogue) -> Found<'c> {
+        catalogue.find(self.method.as_str(), self.path())
+    }
+
+    /// Whether the path, once an application has tidied it up, could be one the catalogue lists. Such
+    /// a request must not pass the proof by being spelled another way.
+    pub fn resembles_a_row(&self, catalogue: &Catalogue) -> bool {
+        let tidy = tidied(self.path());
+        !matches!(catalogue.find(self.method.as_str(), &tidy), Found::Unlisted)
     }
 
     /// The path without the query.
@@ -174,6 +177,40 @@ impl Visit {
     }
 }
 
+/// A path as lenient applications read it: escapes undone, empty and dot segments gone.
+fn tidied(path: &str) -> String {
+    let bytes = path.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digit = |n: usize| bytes.get(at + n).and_then(|&d| char::from(d).to_digit(16));
+        match (bytes[at], digit(1), digit(2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (b'\\', ..) => {
+                decoded.push(b'/');
+                at += 1;
+            }
+            (byte, ..) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    let decoded = String::from_utf8_lossy(&decoded);
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    format!("/{}", segments.join("/"))
+}
+
 /// Splits a target into path and query.
 pub fn split_target(target: &str) -> (&str, &str) {
     target.split_once('?').unwrap_or((target, ""))
@@ -185,27 +222,28 @@ fn is_form_type(value: &HeaderValue) -> bool {
 }
 
 /// The fields that `Connection` names as belonging to this hop.
-struct Nominated<'a>(Option<&'a str>);
+struct Nominated<'a>(header::GetAll<'a, HeaderValue>);
 
 impl<'a> Nominated<'a> {
     fn of(fields: &'a HeaderMap) -> Nominated<'a> {
-        Nominated(fields.get(header::CONNECTION).and_then(|value| value.to_str().ok()))
+        Nominated(fields.get_all(header::CONNECTION))
     }
 
     fn holds(&self, name: &HeaderName) -> bool {
-        self.0.is_some_and(|list| {
+        let mut lists = self.0.iter().filter_map(|value| value.to_str().ok());
+        lists.any(|list| {
             list.split(',').any(|named| named.trim().eq_ignore_ascii_case(name.as_str()))
         })
     }
 }
 
+/// Whether a field of a visit may travel on to an upstream.
 fn travels_on(name: &HeaderName) -> bool {
-    const ENDS_HERE: [&str; 19] = [
+    const ENDS_HERE: [&str; 15] = [
         "accept-encoding",
         "connection",
         "content-length",
         "expect",
-        "forwarded",
         "host",
         "keep-alive",
         "proxy-authenticate",
@@ -215,14 +253,19 @@ fn travels_on(name: &HeaderName) -> bool {
         "trailer",
         "transfer-encoding",
         "upgrade",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-port",
-        "x-forwarded-proto",
         "x-twilio-signature",
+        // It describes Twilio's signature, and ours is made with the auth token.
+        "x-twilio-webhooks-signature-settings",
     ];
+    !ENDS_HERE.contains(&name.as_str()) && !speaks_for_us(name)
+}
+
+/// Whether a field says what only we may say: who the client is, or anything under our own name.
+pub fn speaks_for_us(name: &HeaderName) -> bool {
     let name = name.as_str();
-    !ENDS_HERE.contains(&name) && name != "x-real-ip" && !name.starts_with("holdline-")
+    name.starts_with("holdline-")
+        || name.starts_with("x-forwarded-")
+        || matches!(name, "forwarded" | "x-real-ip")
 }
 
 #[cfg(test)]
@@ -258,12 +301,33 @@ mod tests {
     }
 
     #[test]
+    fn a_row_spelled_another_way_is_recognised() {
+        let row = holdline_policy::RowSpec {
+            path: "/calls/{id}/incoming".into(),
+            ..holdline_policy::RowSpec::example()
+        };
+        let catalogue = Catalogue::new(vec![row]).unwrap();
+        let host = map(&[("host", "a")]);
+        for target in [
+            "/calls/7/%69ncoming",
+            "//calls/7/incoming",
+            "/calls/7/incoming/",
+            "/a/../calls/7/incoming?x",
+            "/calls%2F7/incoming",
+        ] {
+            assert!(head(target, &host).resembles_a_row(&catalogue), "{target}");
+        }
+        assert!(!head("/calls/7/pages", &host).resembles_a_row(&catalogue));
+    }
+
+    #[test]
     fn only_end_to_end_fields_travel_on() {
         let fields = map(&[
             ("host", "a"),
             ("content-type", "application/x-www-form-urlencoded; charset=UTF-8"),
             ("connection", "close, X-Odd"),
             ("x-odd", "1"),
+            ("x-twilio-webhooks-signature-settings", "key=k,algorithm=HMAC_SHA256"),
             ("x-forwarded-for", "1.2.3.4"),
             ("holdline-delivery", "forged"),
             ("i-twilio-idempotency-token", "t"),

@@ -5,10 +5,11 @@
 //! known to lie. The two upstreams are probed by tasks of their own: one that hangs delays no other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use holdline_policy::backoff::jittered;
-use holdline_policy::{Grade, Observation, Pace, Upstream};
+use holdline_policy::{Grade, Moment, Observation, Pace, Upstream};
 use http::{Method, header};
 use pingora_core::connectors::http::Connector;
 use pingora_http::RequestHeader;
@@ -20,6 +21,8 @@ use crate::watchman::Watch;
 
 /// The share of a wait that chance may take off, so that edges started together do not probe together.
 const JITTER: f64 = 0.2;
+/// Between the end of a probe and the next, however long the first took.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest body that is read.
 const LARGEST_BODY: usize = 64 * 1024;
 
@@ -63,10 +66,22 @@ impl Prober {
                 tracing::debug!(target: "health", upstream = upstream.name(), fault, "probe failed");
             }
             self.watch.observe(upstream, Observation::Probe(grade));
-            // The watchman has the observation; let it step before the pace is read.
-            tokio::task::yield_now().await;
+            self.pause(upstream, begun).await;
+        }
+    }
+
+    /// Waits until the next probe is due. The pace changes the moment the verdict does.
+    async fn pause(&self, upstream: Upstream, since: Moment) {
+        let share = chance();
+        loop {
+            let changed = self.watch.changed(upstream);
             let wait = self.pace.wait(self.watch.health().of(upstream), self.clock.now());
-            tokio::time::sleep(jittered(wait, JITTER, chance())).await;
+            let due = since + jittered(wait, JITTER, share);
+            let left = due.since(self.clock.now());
+            tokio::select! {
+                () = tokio::time::sleep(left.max(SHORTEST_PAUSE)) => return,
+                () = changed => {}
+            }
         }
     }
 

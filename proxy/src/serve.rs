@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use holdline_policy::Upstream;
+use holdline_policy::{Kind, Upstream};
 use pingora_core::connectors::http::Connector;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::server::configuration::ServerConf;
@@ -88,7 +88,7 @@ struct Assembly {
 
 fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)> {
     let clock = Clock::start();
-    let rows = config.catalogue.rows().iter().map(|row| row.name.as_str());
+    let rows = config.catalogue.rows().iter().map(|row| (row.name.as_str(), row.kind));
     let metrics = Arc::new(Metrics::new(rows).context("registering metrics")?);
     let (visits, written) = if config.log_visits {
         let (visits, written) = VisitLog::start(config.log, metrics.log_lines_lost.clone())?;
@@ -200,7 +200,7 @@ async fn run_until_stopped(
         }
     };
     let in_time = tokio::time::timeout(stop.grace, idle).await.is_ok();
-    let answered = |by| holdline.relay.metrics.answered(by);
+    let answered = |by| holdline.relay.metrics.answered(Kind::Synchronous, by);
     tracing::info!(
         steered = answered(AnsweredBy::Origin) + answered(AnsweredBy::Monitor),
         held = answered(AnsweredBy::Hold),

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use holdline_policy::{
     Change, Grade, Moment, Observation, Outcome, Phase, Thresholds, Upstream, Verdict,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
 use crate::relay;
@@ -32,18 +32,28 @@ pub struct Health {
 
 /// What both sides share: what is believed, and good attempts at upstreams that are well anyway. Those
 /// are nearly all there are, and they change nothing; they are only counted, and taken in together
-/// before the next observation that might.
+/// before the next observation that might, which carries their number, so that the order is kept.
 #[derive(Debug)]
 struct Shared {
     health: ArcSwap<Health>,
     good: [AtomicU32; 2],
+    changed: [Notify; 2],
+}
+
+/// An observation on its way, and how many good attempts came before it.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    upstream: Upstream,
+    good_before: u32,
+    observation: Observation,
+    at: Moment,
 }
 
 /// Reads what is believed and reports what is seen.
 #[derive(Debug, Clone)]
 pub struct Watch {
     shared: Arc<Shared>,
-    observations: mpsc::Sender<(Upstream, Observation, Moment)>,
+    observations: mpsc::Sender<Seen>,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -52,7 +62,7 @@ pub struct Watch {
 #[derive(Debug)]
 pub struct Watchman {
     shared: Arc<Shared>,
-    observations: mpsc::Receiver<(Upstream, Observation, Moment)>,
+    observations: mpsc::Receiver<Seen>,
     thresholds: Thresholds,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -73,7 +83,11 @@ pub struct WatchedAttempt<'w> {
 pub fn appoint(thresholds: Thresholds, metrics: Arc<Metrics>, clock: Clock) -> (Watchman, Watch) {
     let verdicts = [Verdict::new(clock.now()); 2];
     let health = ArcSwap::from_pointee(Health { verdicts, last_changes: [None; 2] });
-    let shared = Arc::new(Shared { health, good: [AtomicU32::new(0), AtomicU32::new(0)] });
+    let shared = Arc::new(Shared {
+        health,
+        good: [AtomicU32::new(0), AtomicU32::new(0)],
+        changed: [Notify::new(), Notify::new()],
+    });
     let (sender, receiver) = mpsc::channel(QUEUE);
     for upstream in Upstream::ALL {
         metrics.verdict(upstream, verdicts[upstream.index()].phase());
@@ -97,6 +111,14 @@ impl Health {
     }
 }
 
+// === impl Shared ===
+
+impl Shared {
+    fn take_good(&self, upstream: Upstream) -> u32 {
+        self.good[upstream.index()].swap(0, Ordering::Relaxed)
+    }
+}
+
 // === impl Watch ===
 
 impl Watch {
@@ -117,9 +139,18 @@ impl Watch {
         let good = matches!(seen, Observation::Live { grade: Grade::Good, was_slow: false, .. });
         if good && self.shared.health.load().of(upstream).phase() == Phase::Well {
             self.shared.good[upstream.index()].fetch_add(1, Ordering::Relaxed);
-        } else if self.observations.try_send((upstream, seen, self.clock.now())).is_err() {
+            return;
+        }
+        let good_before = self.shared.take_good(upstream);
+        let seen = Seen { upstream, good_before, observation: seen, at: self.clock.now() };
+        if self.observations.try_send(seen).is_err() {
             self.metrics.observations_lost.inc();
         }
+    }
+
+    /// Waits until the verdict of an upstream changes.
+    pub async fn changed(&self, upstream: Upstream) {
+        self.shared.changed[upstream.index()].notified().await;
     }
 
     /// Begins to observe an attempt.
@@ -141,7 +172,7 @@ impl WatchedAttempt<'_> {
     /// The attempt is over.
     pub fn ended(mut self, outcome: Outcome) {
         self.over = true;
-        if let Some(seen) = relay::observation(outcome, self.call, self.slow) {
+        if let Some(seen) = relay::observation(outcome, self.call, self.begun, self.slow) {
             self.watch.observe(self.upstream, seen);
         }
     }
@@ -150,7 +181,7 @@ impl WatchedAttempt<'_> {
 impl Drop for WatchedAttempt<'_> {
     fn drop(&mut self) {
         if self.slow && !self.over {
-            self.watch.observe(self.upstream, Observation::Dropped);
+            self.watch.observe(self.upstream, Observation::Dropped { started: self.begun });
         }
     }
 }
@@ -164,36 +195,42 @@ impl Watchman {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tokio::select! {
+                // Time passes only behind everything that was seen before.
+                biased;
                 seen = self.observations.recv() => match seen {
-                    Some((upstream, seen, at)) => self.step(upstream, seen, at),
+                    Some(seen) => self.step(seen),
                     None => return,
                 },
                 _ = tick.tick() => {
-                    let now = self.clock.now();
-                    Upstream::ALL.into_iter().for_each(|upstream| self.step(upstream, Observation::Tick, now));
+                    let at = self.clock.now();
+                    for upstream in Upstream::ALL {
+                        let good_before = self.shared.take_good(upstream);
+                        self.step(Seen { upstream, good_before, observation: Observation::Tick, at });
+                    }
                 }
             }
         }
     }
 
-    fn step(&self, upstream: Upstream, seen: Observation, at: Moment) {
-        let mut health = **self.shared.health.load();
-        let before = health;
-        let verdict = &mut health.verdicts[upstream.index()];
-        for _ in 0..self.shared.good[upstream.index()].swap(0, Ordering::Relaxed) {
-            let good = Observation::Live { grade: Grade::Good, call: 0, was_slow: false };
-            *verdict = verdict.step(good, at, &self.thresholds).0;
-        }
-        let (next, change) = verdict.step(seen, at, &self.thresholds);
-        *verdict = next;
-        if let Some(change) = change {
-            health.last_changes[upstream.index()] = Some((at, change));
+    fn step(&self, Seen { upstream, good_before, observation, at }: Seen) {
+        let good = Observation::Live { grade: Grade::Good, call: 0, started: at, was_slow: false };
+        let before = **self.shared.health.load();
+        let mut health = before;
+        let goods = std::iter::repeat_n(good, good_before as usize);
+        for observation in goods.chain(std::iter::once(observation)) {
+            let verdict = &mut health.verdicts[upstream.index()];
+            let (next, change) = verdict.step(observation, at, &self.thresholds);
+            *verdict = next;
+            if let Some(change) = change {
+                health.last_changes[upstream.index()] = Some((at, change));
+                self.announce(upstream, change);
+            }
         }
         if health.of(upstream) != before.of(upstream) {
             self.shared.health.store(Arc::new(health));
         }
-        if let Some(change) = change {
-            self.announce(upstream, change);
+        if health.of(upstream).phase() != before.of(upstream).phase() {
+            self.shared.changed[upstream.index()].notify_waiters();
         }
     }
 

@@ -70,7 +70,8 @@ async fn a_call_is_steered_by_the_origin_while_it_is_well() {
     assert_eq!(heard.answered_by(), ["origin"; 5], "\n{heard}");
     assert!(heard.heard().contains("nobody left to call"), "\n{heard}");
     let status = world.status().await.unwrap();
-    assert_eq!(status["visits"]["steered_by_origin"], 6, "{status:#}");
+    assert_eq!(status["visits"]["steered_by_origin"], 5, "{status:#}");
+    assert_eq!(status["callbacks"]["delivered"], 1, "{status:#}");
     assert_eq!(world.metric("holdline_visits_total", "row=\"end_session\",").await.unwrap(), 0.0);
     assert_eq!(world.metric("holdline_visits_total", "by=\"origin\"").await.unwrap(), 6.0);
 }
@@ -142,6 +143,28 @@ async fn an_answer_that_trickles_or_breaks_on_the_wire_is_given_up() {
         document(visit(&world, "/calls/7/disconnected", 3).await, CALLEE_DEADLINE).1,
         "monitor"
     );
+}
+
+#[tokio::test]
+async fn while_the_trial_is_taken_the_next_caller_is_still_answered() {
+    let world = World::start(Part::StandIn(Manner::Sick), Part::Nothing).await.unwrap();
+    world.until("origin", "down").await.unwrap();
+    world.until("monitor", "down").await.unwrap();
+    world.origin.stand_in.as_ref().unwrap().behave(Manner::Hangs);
+    world.until("origin", "trial").await.unwrap();
+    let hanging = visit(&world, "/calls/7/disconnected", 1);
+    let next = async {
+        while world.metric("holdline_attempts_in_flight", "upstream=\"origin\"").await.unwrap()
+            < 1.0
+        {
+            tokio::task::yield_now().await;
+        }
+        world.origin.stand_in.as_ref().unwrap().behave(Manner::Answers);
+        visit(&world, "/callin/create", 2).await
+    };
+    let (hanging, next) = tokio::join!(hanging, next);
+    assert_eq!(document(hanging, CALLEE_DEADLINE).1, "canned");
+    assert_eq!(document(next, DEADLINE).1, "origin");
 }
 
 #[tokio::test]
@@ -348,6 +371,14 @@ async fn a_callback_is_handed_on_or_refused_but_never_swallowed() {
     let status = |fetched: Fetched| fetched.result.map(|received| received.status);
     assert_eq!(status(visit(&world, "/calls/7/call_ended", 1).await), Ok(204));
     assert_eq!(world.monitor.reached().len(), 1);
+    // Left alone for its documents, an upstream is still asked before a report is lost.
+    world.monitor.stand_in.as_ref().unwrap().behave(Manner::Html);
+    for n in 10..=13 {
+        document(visit(&world, "/callin/create", n).await, DEADLINE);
+    }
+    let reached = world.monitor.reached().len();
+    assert_eq!(status(visit(&world, "/calls/7/call_ended", 3).await), Ok(204));
+    assert_eq!(world.monitor.reached().len(), reached + 1);
     world.monitor.wire.cut().await;
     assert_eq!(status(visit(&world, "/calls/7/call_ended", 2).await), Ok(503));
     assert_eq!(world.metric("holdline_callback_lost_total", "").await.unwrap(), 1.0);
@@ -370,6 +401,12 @@ async fn hold_music_always_plays() {
         head.contains("holdline-answered-by: canned")
     };
     assert!(!play().await);
+    // An origin that accepts and says nothing is not waited for until Twilio gives up.
+    world.origin.program.as_ref().unwrap().freeze().unwrap();
+    let begun = Instant::now();
+    assert!(play().await);
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    world.origin.program.as_ref().unwrap().thaw().unwrap();
     world.origin.wire.cut().await;
     assert!(play().await);
     world.until("origin", "down").await.unwrap();

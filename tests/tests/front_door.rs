@@ -163,9 +163,21 @@ async fn what_is_malformed_is_refused_with_a_clear_word() {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let world = world().await;
+    let half = |path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\na=1"
+        )
+    };
     let begun = Instant::now();
-    let half = "POST /callin/create HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\na=1";
-    refused(&world, half, 408).await;
+    refused(&world, half("/calls/7/call_ended"), 408).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    // Where somebody waits on the phone, a document is better than a refusal.
+    let begun = Instant::now();
+    let answer = refused(&world, half("/calls/7/incoming"), 200).await;
+    assert!(
+        answer.contains("<Hangup/>") && answer.to_ascii_lowercase().contains("connection: close"),
+        "{answer}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
@@ -206,6 +218,8 @@ async fn unlisted_paths_pass_through_where_that_is_configured() {
         (reached.line.as_str(), reached.field("holdline-delivery")),
         ("GET /app?x=1 HTTP/1.1", None)
     );
+    // A row spelled another way does not slip past the proof.
+    refused(&world, post("/calls/7/%69ncoming", &[FORM], "a=1"), 404).await;
     world.origin.wire.cut().await;
     let answer = world.raw(request.as_bytes()).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");

@@ -194,6 +194,10 @@ impl RowSpec {
         if self.hold.is_some() {
             require(self.kind == Kind::Synchronous, "hold: only a synchronous row can hold");
             require(
+                self.methods == ["POST"],
+                "hold: only a row that takes nothing but POST can hold; a query would show what was keyed",
+            );
+            require(
                 !self.parties.contains(&Party::Callee),
                 "hold: a callee who has just picked up is never held",
             );
@@ -391,6 +395,18 @@ mod tests {
             ..RowSpec::example()
         };
         check(spec, &["row \"example\": hold: a callee who has just picked up is never held"]);
+    }
+
+    #[test]
+    fn a_row_that_takes_get_does_not_hold() {
+        let methods = vec!["GET".into(), "POST".into()];
+        let spec = RowSpec { methods, hold: Some(Duration::from_secs(20)), ..RowSpec::example() };
+        check(
+            spec,
+            &[
+                "row \"example\": hold: only a row that takes nothing but POST can hold; a query would show what was keyed",
+            ],
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::catalogue::{Replay, Row, Upstream};
+use crate::catalogue::{Kind, Replay, Row, Upstream};
 use crate::deadline::Deadline;
 use crate::moment::Moment;
 use crate::outcome::Ended;
@@ -20,7 +20,7 @@ pub enum Access {
     /// Only probes say that it is down. A visit that may be repeated asks it after all others, so
     /// that a wrong probe path does not idle a healthy upstream.
     Suspected,
-    /// Leave it alone.
+    /// Leave it alone; only a report that would be lost otherwise may ask it, after all others.
     Out,
 }
 
@@ -99,10 +99,13 @@ impl Course {
     pub fn new(row: &Row, standing: &Standing, deadline: Deadline) -> Course {
         let mut order = [None; Upstream::COUNT];
         let serving = |u: &&Upstream| standing.of(**u) == Access::Serving;
-        let suspected = |u: &&Upstream| {
-            row.replay == Replay::Idempotent && standing.of(**u) == Access::Suspected
+        // A report that nobody takes is lost; there, even one that is left alone is better than none.
+        let last = |u: &&Upstream| match standing.of(**u) {
+            Access::Serving => false,
+            Access::Suspected => row.replay == Replay::Idempotent,
+            Access::Out => row.kind == Kind::Asynchronous,
         };
-        let chain = row.chain.iter().filter(serving).chain(row.chain.iter().filter(suspected));
+        let chain = row.chain.iter().filter(serving).chain(row.chain.iter().filter(last));
         for (slot, upstream) in order.iter_mut().zip(chain) {
             *slot = Some(*upstream);
         }
@@ -195,6 +198,17 @@ mod tests {
         asks(course1.after(failed, Moment::at(ms(10))), Upstream::Origin, ms(8740));
         let mut course2 = course(Replay::Unsent, Suspected, Out);
         assert_eq!(course2.begin(Moment::at(ms(0))), Step::Stop(Stopped::NobodyLeft));
+    }
+
+    #[test]
+    fn a_report_asks_even_those_that_are_left_alone() {
+        let spec = RowSpec { kind: Kind::Asynchronous, canned: None, ..RowSpec::example() };
+        let row = Row::new(spec).unwrap();
+        let deadline = Deadline::new(Moment::at(ms(0)), ms(9000));
+        let mut report = Course::new(&row, &Standing { origin: Out, monitor: Serving }, deadline);
+        asks(report.begin(Moment::at(ms(0))), Upstream::Monitor, ms(4375));
+        let failed = ended(Outcome::Status(500), Sent::Something);
+        asks(report.after(failed, Moment::at(ms(0))), Upstream::Origin, ms(8750));
     }
 
     #[test]

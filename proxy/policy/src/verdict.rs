@@ -68,11 +68,16 @@ pub enum Observation {
         grade: Grade,
         /// The call it belongs to.
         call: u64,
+        /// When it began. A failure begun before a trial says nothing of the trial.
+        started: Moment,
         /// Whether it had been observed as slow before.
         was_slow: bool,
     },
     /// A slow attempt ended in a way that says nothing of the upstream.
-    Dropped,
+    Dropped {
+        /// When it began.
+        started: Moment,
+    },
     /// Time passed.
     Tick,
 }
@@ -164,6 +169,7 @@ pub struct Verdict {
     since: Moment,
     probes: Streak,
     live: Streak,
+    good_since_bad: u32,
     bad_calls: Calls,
     window: Window,
     window_calls: Calls,
@@ -171,6 +177,7 @@ pub struct Verdict {
     hanging: u32,
     hanging_since: Moment,
     hanging_calls: Calls,
+    counted_from: Moment,
     flaps: u32,
     flap_forgotten: Moment,
 }
@@ -224,6 +231,7 @@ impl Verdict {
             since: now,
             probes: Streak::default(),
             live: Streak::default(),
+            good_since_bad: 0,
             bad_calls: Calls::None,
             window: Window::default(),
             window_calls: Calls::None,
@@ -231,6 +239,7 @@ impl Verdict {
             hanging: 0,
             hanging_since: now,
             hanging_calls: Calls::None,
+            counted_from: now,
             flaps: 0,
             flap_forgotten: now,
         }
@@ -275,6 +284,8 @@ impl Verdict {
         limits: &Thresholds,
     ) -> (Verdict, Option<Change>) {
         self.forget_flaps(now, limits);
+        let seen =
+            if self.is_a_failure_from_before_the_trial(seen) { Observation::Tick } else { seen };
         self.remember(seen, now, limits);
         let next = match self.phase {
             Phase::Well => self.when_well(seen, now, limits),
@@ -290,10 +301,20 @@ impl Verdict {
         (self, change.is_transition().then_some(change))
     }
 
+    fn is_a_failure_from_before_the_trial(&self, seen: Observation) -> bool {
+        let Phase::Trial { .. } = self.phase else { return false };
+        // A late good answer is good; a late bad one tells of the time before.
+        matches!(seen, Observation::Live { grade: Grade::Bad, started, .. } if started < self.since)
+    }
+
     fn remember(&mut self, seen: Observation, now: Moment, limits: &Thresholds) {
         match seen {
-            Observation::Probe(grade) => self.probes.count(grade),
+            Observation::Probe(grade) => {
+                self.probes.count(grade);
+                self.tell_good_from_bad(grade);
+            }
             Observation::Slow { call, started } => {
+                self.good_since_bad = 0;
                 if self.hanging == 0 {
                     self.hanging_since = started;
                     self.hanging_calls = Calls::None;
@@ -301,8 +322,9 @@ impl Verdict {
                 self.hanging = self.hanging.saturating_add(1);
                 self.hanging_calls.add(call);
             }
-            Observation::Live { grade, call, was_slow } => {
+            Observation::Live { grade, call, started, was_slow } => {
                 self.live.count(grade);
+                self.tell_good_from_bad(grade);
                 if self.window.counts(now, limits.window).bad == 0 {
                     self.window_calls = Calls::None;
                 }
@@ -318,11 +340,25 @@ impl Verdict {
                     }
                 }
                 if was_slow {
-                    self.hanging = self.hanging.saturating_sub(1);
+                    self.no_longer_hangs(started);
                 }
             }
-            Observation::Dropped => self.hanging = self.hanging.saturating_sub(1),
+            Observation::Dropped { started } => self.no_longer_hangs(started),
             Observation::Tick => {}
+        }
+    }
+
+    fn tell_good_from_bad(&mut self, grade: Grade) {
+        self.good_since_bad = match grade {
+            Grade::Good => self.good_since_bad.saturating_add(1),
+            Grade::Bad => 0,
+        };
+    }
+
+    /// Attempts begun before the count began anew were never in it.
+    fn no_longer_hangs(&mut self, started: Moment) {
+        if started >= self.counted_from {
+            self.hanging = self.hanging.saturating_sub(1);
         }
     }
 
@@ -358,14 +394,14 @@ impl Verdict {
             let reason = Reason::BadProbes(self.probes.bad);
             return Some((self.down(Cause::Probes, now, limits), reason));
         }
-        // A doubt is settled when everything that can be asked has answered well in a row.
-        let good = match seen {
-            Observation::Probe(Grade::Good) => self.probes.good,
-            Observation::Live { grade: Grade::Good, .. } => self.live.good,
-            _ => return None,
-        };
-        let quiet = self.probes.bad == 0 && self.live.bad == 0 && self.hanging == 0;
-        (quiet && good >= limits.rise).then_some((Phase::Well, Reason::DoubtSettled(good)))
+        // Whatever was seen since the last bad thing was good. The counts of bad attempts stay: where
+        // probes are well between bad visits, the visits must still add up.
+        let good = matches!(
+            seen,
+            Observation::Probe(Grade::Good) | Observation::Live { grade: Grade::Good, .. }
+        );
+        let settled = good && self.good_since_bad >= limits.rise && self.hanging == 0;
+        settled.then_some((Phase::Well, Reason::DoubtSettled(self.good_since_bad)))
     }
 
     fn when_down(
@@ -483,16 +519,14 @@ impl Verdict {
                 self.live = Streak::default();
                 self.bad_calls = Calls::None;
                 self.hanging = 0;
+                self.counted_from = now;
             }
-            Phase::Well => {
+            // A settled doubt leaves the counts alone; a passed trial begins anew.
+            Phase::Well if matches!(self.phase, Phase::Trial { .. }) => {
                 self.live = Streak::default();
                 self.bad_calls = Calls::None;
-                // A settled doubt leaves the window alone: a share that is bad often enough must
-                // add up although two good attempts in a row keep settling the doubt.
-                if matches!(self.phase, Phase::Trial { .. }) {
-                    self.window = Window::default();
-                    self.window_calls = Calls::None;
-                }
+                self.window = Window::default();
+                self.window_calls = Calls::None;
             }
             _ => {}
         }
@@ -621,7 +655,8 @@ mod tests {
 
         fn live(&mut self, attempts: &[(Grade, u64)]) -> &mut Watched {
             attempts.iter().fold(self, |watched, &(grade, call)| {
-                watched.see(Observation::Live { grade, call, was_slow: false })
+                let started = watched.now;
+                watched.see(Observation::Live { grade, call, started, was_slow: false })
             })
         }
 
@@ -689,7 +724,7 @@ mod tests {
         for call in 0..20 {
             let started = watched.now;
             watched.wait(3000).see(Observation::Slow { call, started }).is("doubtful");
-            watched.wait(500).see(Observation::Live { grade: Good, call, was_slow: true });
+            watched.wait(500).see(Observation::Live { grade: Good, call, started, was_slow: true });
             assert!(!matches!(watched.verdict.phase(), Phase::Down { .. }));
         }
     }
@@ -764,6 +799,29 @@ mod tests {
         assert_eq!(waits, [0, 2, 4, 8]);
         watched.wait(1_200_000).see(Observation::Tick);
         assert_eq!(watched.verdict.flaps(), 0);
+    }
+
+    #[test]
+    fn visits_add_up_although_probes_are_well_between_them() {
+        let mut watched = Watched::new();
+        watched.live(&[(Bad, 1)]).is("doubtful").probes(&[Good, Good]).is("well");
+        watched.live(&[(Bad, 2)]).is("doubtful").probes(&[Good, Good]).is("well");
+        watched.live(&[(Bad, 3)]).is("down by traffic");
+    }
+
+    #[test]
+    fn a_visit_begun_before_the_trial_says_nothing_of_it() {
+        let mut watched = Watched::new();
+        let started = watched.now;
+        watched.wait(2500).see(Observation::Slow { call: 1, started });
+        watched.live(&[(Bad, 2), (Bad, 3), (Bad, 4)]).is("down by traffic");
+        watched.probes(&[Good, Good]).is("trial");
+        let begun = watched.now;
+        watched.see(Observation::Slow { call: 5, started: begun });
+        watched.see(Observation::Live { grade: Bad, call: 1, started, was_slow: true }).is("trial");
+        assert_eq!(watched.verdict.hanging(), 1, "the new attempt still hangs");
+        watched.see(Observation::Dropped { started: begun });
+        assert_eq!(watched.verdict.hanging(), 0);
     }
 
     #[test]

@@ -303,11 +303,11 @@ impl World {
     }
 
     fn attempt_ends(&mut self, visit: usize) {
-        let (upstream, _, ended, _, was_slow) = self.visits[visit].attempt.take().unwrap();
+        let (upstream, started, ended, _, was_slow) = self.visits[visit].attempt.take().unwrap();
         let call = self.visits[visit].call;
         let seen = match ended.outcome.grade() {
-            Some(grade) => Observation::Live { grade, call, was_slow },
-            None if was_slow => Observation::Dropped,
+            Some(grade) => Observation::Live { grade, call, started, was_slow },
+            None if was_slow => Observation::Dropped { started },
             None => Observation::Tick,
         };
         self.on_trial[upstream.index()] = false;

@@ -220,7 +220,8 @@ fn read_public_url(root: &mut Section<'_>) -> Option<PublicUrl> {
 
 fn read_twilio(twilio: &mut Section<'_>) -> (Keyring, Option<SignaturePolicy>) {
     let mut keys = Keyring::default();
-    if !twilio.has("account") && !twilio.has("shared_key") {
+    if !twilio.has("account") {
+        // Shared keys prove, but what is sent to an upstream is signed with an auth token.
         twilio.fault("account", "name at least one account with its auth token");
     }
     for mut account in twilio.list("account") {

@@ -73,15 +73,18 @@ pub struct Reply {
     pub body: Bytes,
 }
 
-/// Sends the request and reads the answer.
+/// Sends the request and reads the answer. A pooled connection is used only where a second one may be
+/// tried, and not where `fresh` forbids it.
 pub async fn exchange(
     connector: &TransportConnector,
     peers: &Peers,
     host: &str,
     signature: Option<&HeaderValue>,
     outgoing: &Outgoing,
+    fresh: bool,
 ) -> Result<Reply, Ended> {
-    let first = if outgoing.repeatable { &peers.pooled } else { &peers.fresh };
+    let pooled = outgoing.repeatable && !fresh;
+    let first = if pooled { &peers.pooled } else { &peers.fresh };
     match attempt(connector, first, peers, host, signature, outgoing).await {
         // A pooled connection that the upstream closed just as it was used again says nothing of the
         // upstream; a new connection does.

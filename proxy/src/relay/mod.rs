@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdline_policy::backoff::Backoff;
 use holdline_policy::{
-    Access, Catalogue, Cause, Course, Deadline, Ended, Kind, Observation, Outcome, Phase, Replay,
-    Row, Sent, Standing, Step, Stopped, Upstream,
+    Access, Catalogue, Cause, Course, Deadline, Ended, Kind, Moment, Observation, Outcome, Phase,
+    Replay, Row, Sent, Standing, Step, Stopped, Upstream,
 };
 use holdline_twilio::{CallSid, Document, Keyring, PublicUrl};
 use http::HeaderValue;
@@ -74,6 +74,17 @@ struct Question<'r> {
     held: Option<Token>,
     since_ms: u64,
     may_have_run: bool,
+}
+
+/// How an attempt stands to the trial of its upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    /// There is no trial.
+    Free,
+    /// It is the trial's visit, if no other is.
+    OneAtATime,
+    /// There is a trial, and nobody else is left.
+    BesideTheTrial,
 }
 
 // === impl Relay ===
@@ -150,19 +161,34 @@ impl Relay {
         let phases = self.watch.phases();
         let mut course = Course::new(question.row, &standing(phases), question.deadline);
         let mut step = course.begin(self.clock.now());
+        let mut skipped = None;
         loop {
-            let (upstream, slice) = match step {
-                Step::Try { upstream, slice } => (upstream, slice),
-                Step::Stop(stopped) => return Err(stopped),
+            let (upstream, slice, slot) = match (step, skipped.take()) {
+                (Step::Try { upstream, slice }, earlier) => {
+                    skipped = earlier;
+                    let on_trial = matches!(phases[upstream.index()], Phase::Trial { .. });
+                    (upstream, slice, if on_trial { Slot::OneAtATime } else { Slot::Free })
+                }
+                // Better a second visit to an upstream on trial than nobody at all.
+                (Step::Stop(Stopped::NobodyLeft), Some(upstream)) => {
+                    match question.deadline.slice(self.clock.now(), 0) {
+                        Some(slice) => (upstream, slice, Slot::BesideTheTrial),
+                        None => return Err(Stopped::NoTime),
+                    }
+                }
+                (Step::Stop(stopped), _) => return Err(stopped),
             };
-            let on_trial = matches!(phases[upstream.index()], Phase::Trial { .. });
-            let ended = match self.attempt(upstream, on_trial, slice, question, record, judge).await
-            {
+            let ended = match self.attempt(upstream, slot, slice, question, record, judge).await {
                 Ok(value) => return Ok((upstream, value)),
                 Err(ended) => ended,
             };
-            question.may_have_run |=
-                ended.sent == Sent::Something && !matches!(ended.outcome, Outcome::NotRun(_));
+            if ended.outcome == Outcome::Full && slot == Slot::OneAtATime {
+                skipped = Some(upstream);
+            }
+            // Where "not run" may not be believed, it may have run.
+            let not_run = matches!(ended.outcome, Outcome::NotRun(_))
+                && question.row.replay != Replay::Unsent;
+            question.may_have_run |= ended.sent == Sent::Something && !not_run;
             step = course.after(ended, self.clock.now());
         }
     }
@@ -170,7 +196,7 @@ impl Relay {
     async fn attempt<T>(
         &self,
         upstream: Upstream,
-        on_trial: bool,
+        slot: Slot,
         slice: Duration,
         question: &Question<'_>,
         record: &mut Record,
@@ -178,7 +204,7 @@ impl Relay {
     ) -> Result<T, Ended> {
         let target = &self.targets[upstream.index()];
         let begun = self.clock.now();
-        let Some(_permit) = target.permit(on_trial) else {
+        let Some(_permit) = target.permit(slot == Slot::OneAtATime) else {
             let note = AttemptNote {
                 upstream,
                 outcome: Outcome::Full.name(),
@@ -190,7 +216,9 @@ impl Relay {
         };
         let call = question.visit.call.map_or(0, call_key);
         let mut watched = self.watch.attempt(upstream, call, begun);
-        let exchanged = self.exchange(target, question, slice, || watched.turned_slow()).await;
+        let exchanged = self
+            .exchange(target, question, slice, slot != Slot::Free, || watched.turned_slow())
+            .await;
         let mut judged = None;
         let result = exchanged.and_then(|reply| {
             judge(reply).map_err(|unfit| {
@@ -210,6 +238,7 @@ impl Relay {
         target: &Target,
         question: &Question<'_>,
         slice: Duration,
+        fresh: bool,
         turned_slow: impl FnOnce(),
     ) -> Result<Reply, Ended> {
         let Some(peers) = target.peers() else {
@@ -224,6 +253,7 @@ impl Relay {
             base.authority(),
             signature.as_ref(),
             outgoing,
+            fresh,
         );
         let mut exchange = std::pin::pin!(exchange);
         let timed_out = Ended { outcome: Outcome::TimedOut, sent: Sent::Something };
@@ -323,6 +353,10 @@ impl Relay {
     fn hold(&self, question: &Question<'_>) -> Option<Answer> {
         let limit = question.row.hold?;
         let call = question.visit.call?;
+        if question.may_have_run && question.row.replay != Replay::Idempotent {
+            // It could not be asked again; the return could only end the same way, later.
+            return None;
+        }
         let holds = question.held.as_ref().map_or(0, |token| token.holds);
         let pause = PAUSES.wait(holds);
         let held = hold::unix_ms().saturating_sub(question.since_ms);
@@ -413,10 +447,15 @@ fn call_key(call: CallSid) -> u64 {
 }
 
 /// The grade of an outcome, for whoever feeds the verdict.
-pub fn observation(outcome: Outcome, call: u64, was_slow: bool) -> Option<Observation> {
+pub fn observation(
+    outcome: Outcome,
+    call: u64,
+    started: Moment,
+    was_slow: bool,
+) -> Option<Observation> {
     match outcome.grade() {
-        Some(grade) => Some(Observation::Live { grade, call, was_slow }),
-        None if was_slow => Some(Observation::Dropped),
+        Some(grade) => Some(Observation::Live { grade, call, started, was_slow }),
+        None if was_slow => Some(Observation::Dropped { started }),
         None => None,
     }
 }

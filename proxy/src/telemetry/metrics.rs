@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use holdline_policy::{Outcome, Phase, Upstream};
+use holdline_policy::{Kind, Outcome, Phase, Upstream};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -52,6 +52,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct RowMetrics {
     name: String,
+    kind: Kind,
     by: [IntCounter; AnsweredBy::ALL.len()],
     unwritten: IntCounter,
     seconds: Histogram,
@@ -65,7 +66,7 @@ const SECONDS: [f64; 14] =
 
 impl Metrics {
     /// Registers all metrics for a catalogue with these rows.
-    pub fn new<'r>(rows: impl Iterator<Item = &'r str>) -> prometheus::Result<Metrics> {
+    pub fn new<'r>(rows: impl Iterator<Item = (&'r str, Kind)>) -> prometheus::Result<Metrics> {
         let registry = Registry::new();
         let make = Maker(&registry);
         let visits = make.counters(
@@ -94,8 +95,9 @@ impl Metrics {
             &["upstream"],
         )?;
         let rows = rows
-            .map(|name| RowMetrics {
+            .map(|(name, kind)| RowMetrics {
                 name: name.to_owned(),
+                kind,
                 by: AnsweredBy::ALL.map(|by| visits.with_label_values(&[name, by.name()])),
                 unwritten: unwritten.with_label_values(&[name]),
                 seconds: visit_seconds.with_label_values(&[name]),
@@ -158,7 +160,7 @@ impl Metrics {
             )?,
             log_lines_lost: make.counter(
                 "holdline_log_lines_lost_total",
-                "Lines of the visit log dropped because they could not be written fast enough.",
+                "Lines of the visit log that could not be written, or not fast enough.",
             )?,
             panics: make.counter(
                 "holdline_panics_total",
@@ -195,7 +197,9 @@ impl Metrics {
         if let Some((_, counter)) = counters.iter().find(|(name, _)| *name == outcome) {
             counter.inc();
         }
-        self.attempt_seconds[upstream.index()].observe(took.as_secs_f64());
+        if outcome != Outcome::Full.name() {
+            self.attempt_seconds[upstream.index()].observe(took.as_secs_f64());
+        }
     }
 
     /// Counts a probe.
@@ -217,9 +221,9 @@ impl Metrics {
         }
     }
 
-    /// Visits answered by `by`, over all rows.
-    pub fn answered(&self, by: AnsweredBy) -> u64 {
-        self.rows.iter().map(|row| row.by[by.index()].get()).sum()
+    /// Visits to rows of this kind that were answered by `by`.
+    pub fn answered(&self, kind: Kind, by: AnsweredBy) -> u64 {
+        self.rows.iter().filter(|row| row.kind == kind).map(|row| row.by[by.index()].get()).sum()
     }
 
     /// Visits whose answer could not be handed over, over all rows.
@@ -292,7 +296,7 @@ mod tests {
     /// The documentation names every metric, and no other.
     #[test]
     fn every_metric_is_documented_and_the_reverse() {
-        let metrics = Metrics::new(["a"].into_iter()).unwrap();
+        let metrics = Metrics::new([("a", Kind::Synchronous)].into_iter()).unwrap();
         metrics.judgement_refusals.with_label_values(&["html"]);
         metrics.hold_tokens.with_label_values(&["good"]);
         metrics.verdict_changes.with_label_values(&["origin", "down"]);

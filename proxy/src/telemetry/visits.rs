@@ -6,9 +6,8 @@
 //! disk, a stopped pipe), lines are dropped and counted.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::thread::JoinHandle;
+use std::io::Write;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use prometheus::IntCounter;
@@ -17,6 +16,8 @@ use crate::config::LogFormat;
 
 /// Lines that may wait: several seconds of a very busy edge.
 const QUEUE: usize = 65_536;
+/// How long the end of the process waits for what was not written yet.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often what has gathered is written.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -28,11 +29,12 @@ pub struct VisitLog {
     format: LogFormat,
 }
 
-/// Waits, when dropped, until everything handed over was written.
+/// Waits, when dropped, until everything handed over was written, but not for ever: a reader that has
+/// stopped reading must not keep the process alive.
 #[derive(Debug)]
 pub struct VisitLogGuard {
     stop: Option<SyncSender<()>>,
-    writer: Option<JoinHandle<()>>,
+    ended: Receiver<()>,
 }
 
 /// A line under construction.
@@ -48,13 +50,24 @@ impl VisitLog {
         format: LogFormat,
         dropped: IntCounter,
     ) -> std::io::Result<(VisitLog, VisitLogGuard)> {
+        VisitLog::start_to(std::io::stderr(), format, dropped)
+    }
+
+    fn start_to(
+        out: impl Write + Send + 'static,
+        format: LogFormat,
+        dropped: IntCounter,
+    ) -> std::io::Result<(VisitLog, VisitLogGuard)> {
         let (lines, waiting) = sync_channel(QUEUE);
         let (stop, stopped) = sync_channel(1);
-        let writer = std::thread::Builder::new()
-            .name("holdline-visits".into())
-            .spawn(move || write(&waiting, &stopped))?;
+        let (end, ended) = sync_channel(1);
+        let lost = dropped.clone();
+        std::thread::Builder::new().name("holdline-visits".into()).spawn(move || {
+            write(out, &waiting, &stopped, &lost);
+            drop(end);
+        })?;
         let log = VisitLog { lines: Some(lines), dropped, format };
-        Ok((log, VisitLogGuard { stop: Some(stop), writer: Some(writer) }))
+        Ok((log, VisitLogGuard { stop: Some(stop), ended }))
     }
 
     /// A log that goes nowhere.
@@ -121,28 +134,30 @@ impl Line {
 impl Drop for VisitLogGuard {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(writer) = self.writer.take() {
-            // A writer that panicked has nothing left to write.
-            let _ = writer.join();
-        }
+        // Either way there is nothing more to be done.
+        let _ = self.ended.recv_timeout(LAST_WORDS);
     }
 }
 
-fn write(waiting: &Receiver<String>, stopped: &Receiver<()>) {
+fn write(
+    mut out: impl Write,
+    waiting: &Receiver<String>,
+    stopped: &Receiver<()>,
+    lost: &IntCounter,
+) {
     let mut gathered = String::new();
-    let out = std::io::stderr();
     loop {
         let last =
             matches!(stopped.recv_timeout(GATHER), Ok(()) | Err(RecvTimeoutError::Disconnected));
-        loop {
-            match waiting.try_recv() {
-                Ok(line) => gathered.push_str(&line),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        let mut count = 0;
+        while let Ok(line) = waiting.try_recv() {
+            gathered.push_str(&line);
+            count += 1;
         }
         if !gathered.is_empty() {
-            // There is nowhere to report that the place for reports is gone.
-            let _ = out.lock().write_all(gathered.as_bytes());
+            if out.write_all(gathered.as_bytes()).is_err() {
+                lost.inc_by(count);
+            }
             gathered.clear();
         }
         if last {
@@ -154,6 +169,42 @@ fn write(waiting: &Receiver<String>, stopped: &Receiver<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A pipe whose reader has stopped reading.
+    struct Stuck(Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.recv();
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stopped_reading_does_not_keep_the_process_alive() {
+        let (_never, stuck) = sync_channel(1);
+        let lost = IntCounter::new("lost", "lost").unwrap();
+        let (log, guard) = VisitLog::start_to(Stuck(stuck), LogFormat::Json, lost).unwrap();
+        log.push(log.line().unwrap());
+        let begun = std::time::Instant::now();
+        drop(guard);
+        assert!(begun.elapsed() < LAST_WORDS * 2, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let (never, stuck) = sync_channel(1);
+        drop(never);
+        let lost = IntCounter::new("lost", "lost").unwrap();
+        let (log, guard) = VisitLog::start_to(Stuck(stuck), LogFormat::Json, lost.clone()).unwrap();
+        log.push(log.line().unwrap());
+        drop(guard);
+        assert_eq!(lost.get(), 1);
+    }
 
     #[test]
     fn a_line_is_json() {
