@@ -107,8 +107,8 @@ impl Edge {
 
     /// Answers, and answers canned if answering panics: a person is waiting on the phone.
     async fn shielded(&self, arrival: Arrival, index: usize, record: &mut Record) -> Answer {
-        let answer = AssertUnwindSafe(self.0.answer(arrival, index, record)).catch_unwind().await;
-        answer.unwrap_or_else(|_| {
+        let answering = self.0.answer(arrival, index, record);
+        if_it_does_not_panic(answering).await.unwrap_or_else(|| {
             record.panicked = true;
             let row = &self.0.relay.catalogue.rows()[index];
             tracing::error!(row = row.name, "a panic while answering; answered canned");
@@ -273,6 +273,11 @@ impl ProxyHttp for Edge {
     }
 }
 
+/// The answer; `None` if answering panicked.
+async fn if_it_does_not_panic<T>(answering: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(answering).catch_unwind().await.ok()
+}
+
 async fn read_body(
     session: &mut Session,
     limit: usize,
@@ -356,5 +361,17 @@ fn client_address(session: &Session) -> Option<IpAddr> {
     match session.client_addr() {
         Some(SocketAddr::Inet(address)) => Some(address.ip()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_no_silence() {
+        assert_eq!(if_it_does_not_panic(async { 7 }).await, Some(7));
+        let panics = async { if true { panic!("on purpose") } else { 7 } };
+        assert_eq!(if_it_does_not_panic(panics).await, None);
     }
 }

@@ -7,6 +7,7 @@
 pub mod delivery;
 pub mod exchange;
 pub mod hold;
+mod judge;
 mod one_write;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use holdline_policy::{
     Access, Catalogue, Cause, Course, Deadline, Ended, Kind, Moment, Observation, Outcome, Phase,
     Replay, Row, Sent, Standing, Step, Stopped, Upstream,
 };
-use holdline_twilio::{CallSid, Document, Keyring, PublicUrl};
+use holdline_twilio::{CallSid, Keyring, PublicUrl};
 use http::HeaderValue;
 use pingora_core::connectors::TransportConnector;
 use pingora_timeout::fast_timeout::fast_timeout;
@@ -33,6 +34,7 @@ use crate::upstream::Target;
 use crate::watchman::Watch;
 use exchange::{Outgoing, Reply};
 use hold::{HoldKeys, Token, TokenFate};
+use judge::{Judged, Unfit, judge_document, judge_receipt};
 
 /// When an attempt counts as slow.
 pub const HOLD_AFTER: Duration = Duration::from_millis(2500);
@@ -384,48 +386,6 @@ impl Relay {
         let method = question.outgoing.method.as_str();
         let document = template.fill(pause.as_secs(), method, &back).ok()?;
         Some(Answer::Document { document, by: AnsweredBy::Hold, cookies: Vec::new() })
-    }
-}
-
-/// Why an answer will not do.
-struct Unfit {
-    outcome: Outcome,
-    judged: Option<&'static str>,
-}
-
-/// An answer that will do, with what Twilio would warn about.
-struct Judged {
-    document: Document,
-    cookies: Vec<HeaderValue>,
-    warnings: u32,
-}
-
-fn judge_document(reply: Reply) -> Result<Judged, Unfit> {
-    if reply.status != 200 {
-        return Err(Unfit { outcome: status_outcome(reply.status, reply.not_run), judged: None });
-    }
-    match Document::check(reply.body) {
-        Ok((document, warnings)) => {
-            Ok(Judged { document, cookies: reply.cookies, warnings: warnings.total() })
-        }
-        Err(refusal) => Err(Unfit { outcome: Outcome::NotTwiml, judged: Some(refusal.name()) }),
-    }
-}
-
-fn judge_receipt(Reply { status, not_run, .. }: Reply) -> Result<(), Unfit> {
-    match status {
-        200..300 => Ok(()),
-        _ => Err(Unfit { outcome: status_outcome(status, not_run), judged: None }),
-    }
-}
-
-/// Statuses by which the network in front of an upstream says that it never reached it (Cloudflare's
-/// 521, 523, 525 and 526), or the upstream itself that it did not begin.
-fn status_outcome(status: u16, not_run: bool) -> Outcome {
-    match status {
-        521 | 523 | 525 | 526 => Outcome::NotRun(status),
-        503 if not_run => Outcome::NotRun(503),
-        status => Outcome::Status(status),
     }
 }
 

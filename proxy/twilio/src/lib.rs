@@ -1,6 +1,6 @@
 //! What both ends of a Twilio callback must agree on.
 //!
-//! The edge and the application behind it share these five modules and nothing else: how a form is
+//! The edge and the application behind it share these six modules and nothing else: how a form is
 //! read, which identifiers exist, how a request is signed, which documents Twilio accepts, and how
 //! one is written. Nothing here does IO, holds state or knows of the other crates.
 //!
@@ -9,6 +9,7 @@
 
 pub mod document;
 pub mod form;
+pub mod public_url;
 pub mod sid;
 pub mod signature;
 pub mod verbs;
@@ -17,5 +18,6 @@ mod xml;
 
 pub use document::{Document, Refusal, Warnings};
 pub use form::{Form, FormError};
+pub use public_url::PublicUrl;
 pub use sid::{AccountSid, CallSid, ConferenceSid};
-pub use signature::{Key, Keyring, Proof, PublicUrl, Signed, Unproven};
+pub use signature::{Key, Keyring, Proof, Signed, Unproven};

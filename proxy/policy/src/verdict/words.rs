@@ -1,0 +1,225 @@
+//! The words of the verdict: what is seen, what is believed, and why that changes.
+
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::moment::Moment;
+
+/// The numbers that steer the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Consecutive bad outcomes that take an upstream down.
+    pub fall: u32,
+    /// Consecutive good probes that bring it back on trial, or settle a doubt.
+    pub rise: u32,
+    /// How far back the share of bad attempts looks.
+    pub window: Duration,
+    /// The share of bad attempts in the window, in percent, that takes an upstream down.
+    pub bad_percent: u32,
+    /// How many attempts the window must hold before the share means anything.
+    pub window_minimum: u32,
+    /// For how long a live attempt that ended well outweighs bad probes.
+    pub evidence: Duration,
+    /// How long attempts may hang without any ending well.
+    pub stuck: Duration,
+    /// The hold-down after a flap: the first one has none, the second `first`, then doubling.
+    pub hold_down: Backoff,
+    /// How long an upstream must stay up for one flap to be forgotten.
+    pub decay: Duration,
+    /// Live visits that must end well, one at a time, to end a trial.
+    pub trial_visits: u32,
+    /// How long a trial waits for a visit before probes may end it.
+    pub trial_patience: Duration,
+}
+
+/// Good, bad, or not known yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Grade {
+    /// Ended well.
+    Good,
+    /// Refused, reset, an error status, not TwiML, or out of time.
+    Bad,
+}
+
+/// One fact about an upstream's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observation {
+    /// A probe ended.
+    Probe(Grade),
+    /// A live attempt has taken longer than an answer should and goes on.
+    Slow {
+        /// The call it belongs to.
+        call: u64,
+        /// When the attempt began.
+        started: Moment,
+    },
+    /// A live attempt ended.
+    Live {
+        /// How.
+        grade: Grade,
+        /// The call it belongs to.
+        call: u64,
+        /// When it began. A failure begun before a trial says nothing of the trial.
+        started: Moment,
+        /// Whether it had been observed as slow before.
+        was_slow: bool,
+    },
+    /// A slow attempt ended in a way that says nothing of the upstream.
+    Dropped {
+        /// When it began.
+        started: Moment,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// Why an upstream was taken down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Live attempts failed.
+    Traffic,
+    /// Probes failed, and no live attempt said otherwise.
+    Probes,
+}
+
+/// What is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing speaks against it.
+    Well,
+    /// Something does; traffic stays.
+    Doubtful,
+    /// It gets no traffic until `until` at the least.
+    Down {
+        /// Why.
+        cause: Cause,
+        /// The end of the hold-down.
+        until: Moment,
+    },
+    /// It gets one visit at a time.
+    Trial {
+        /// Live visits that ended well so far.
+        visits: u32,
+        /// When the trial began, or the last visit ended.
+        quiet_since: Moment,
+    },
+}
+
+/// Why a verdict changed, with the numbers behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// One bad or slow observation.
+    FirstDoubt,
+    /// The doubt was not confirmed: this many good observations in a row.
+    DoubtSettled(u32),
+    /// This many bad live attempts in a row, from more than one call.
+    BadAttempts(u32),
+    /// This many bad ones among this many attempts in the window.
+    BadShare {
+        /// Bad attempts.
+        bad: u32,
+        /// All attempts.
+        of: u32,
+    },
+    /// This many attempts hang, and none has ended well for this long.
+    Stuck {
+        /// Attempts that hang.
+        hanging: u32,
+        /// How long nothing has ended well.
+        silent: Duration,
+    },
+    /// This many bad probes in a row, and no live attempt that speaks against them.
+    BadProbes(u32),
+    /// This many good probes in a row, and the hold-down is over.
+    GoodProbes(u32),
+    /// A live attempt ended well although probes had taken the upstream down.
+    LiveEvidence,
+    /// This many visits of the trial ended well.
+    TrialPassed(u32),
+    /// No visit came, and this many more probes were good.
+    TrialPassedByProbes(u32),
+    /// A visit or probe of the trial was bad.
+    TrialFailed(Cause),
+}
+
+/// A change of verdict. No change, no noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// What was believed.
+    pub from: Phase,
+    /// What is believed now.
+    pub to: Phase,
+    /// Why.
+    pub reason: Reason,
+}
+
+// === impl Change ===
+
+impl Change {
+    /// Whether the belief itself changed, and not only a count inside it.
+    pub(super) fn is_transition(&self) -> bool {
+        std::mem::discriminant(&self.from) != std::mem::discriminant(&self.to)
+            || matches!((self.from, self.to), (Phase::Down { cause: a, .. }, Phase::Down { cause: b, .. }) if a != b)
+    }
+}
+
+// === impl Phase ===
+
+impl Phase {
+    /// Its name in metrics, logs and on the status page.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Phase::Well => "well",
+            Phase::Doubtful => "doubtful",
+            Phase::Down { .. } => "down",
+            Phase::Trial { .. } => "trial",
+        }
+    }
+
+    /// Every name [`Phase::name`] can give.
+    pub const NAMES: [&'static str; 4] = ["well", "doubtful", "down", "trial"];
+}
+
+// === impl Cause ===
+
+impl Cause {
+    /// Its name in logs and on the status page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Traffic => "traffic",
+            Cause::Probes => "probes",
+        }
+    }
+}
+
+// === impl Reason ===
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reason::FirstDoubt => write!(f, "one bad or slow observation"),
+            Reason::DoubtSettled(n) => write!(f, "{n} good observations in a row"),
+            Reason::BadAttempts(n) => write!(f, "{n} bad attempts in a row from several calls"),
+            Reason::BadShare { bad, of } => {
+                write!(f, "{bad} of {of} attempts in the window were bad")
+            }
+            Reason::Stuck { hanging, silent } => {
+                write!(
+                    f,
+                    "{hanging} attempts hang and none ended well for {} ms",
+                    silent.as_millis()
+                )
+            }
+            Reason::BadProbes(n) => {
+                write!(f, "{n} bad probes in a row and no live attempt ended well")
+            }
+            Reason::GoodProbes(n) => {
+                write!(f, "{n} good probes in a row and the hold-down is over")
+            }
+            Reason::LiveEvidence => write!(f, "a live attempt ended well although probes fail"),
+            Reason::TrialPassed(n) => write!(f, "{n} visits on trial ended well"),
+            Reason::TrialPassedByProbes(n) => write!(f, "no visit came and {n} probes were good"),
+            Reason::TrialFailed(cause) => write!(f, "the trial failed by {}", cause.name()),
+        }
+    }
+}
