@@ -61,7 +61,7 @@ fn the_shipped_catalogue_has_a_row_for_every_endpoint() {
     let config = Config::load_with(&shipped("development.toml"), &secrets()).unwrap();
     let rows = config.catalogue.rows();
     let of = |kind| rows.iter().filter(|row| row.kind == kind).count();
-    assert_eq!((of(Kind::Synchronous), of(Kind::Asynchronous), of(Kind::Media)), (27, 3, 1));
+    assert_eq!((of(Kind::Synchronous), of(Kind::Asynchronous), of(Kind::Media)), (27, 4, 1));
     for (path, party) in [
         ("/calls/1/incoming", Party::Callee),
         ("/calls/1/disconnected", Party::WebCaller),

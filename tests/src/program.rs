@@ -41,6 +41,8 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file)
+            // The terminal's Ctrl-C is for us; we end what we started.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting {name}"))?;

@@ -295,7 +295,7 @@ impl Relay {
             }
             visit.form = merged;
         }
-        let arrival = &visit.arrival;
+        let arrival = &mut visit.arrival;
         let delivery = match &held {
             Some(token) => token.delivery.clone(),
             None => delivery::id(
@@ -308,7 +308,7 @@ impl Relay {
         let outgoing = Outgoing {
             method: arrival.method.clone(),
             target: arrival.target.clone(),
-            fields: arrival.fields.clone(),
+            fields: std::mem::take(&mut arrival.fields),
             body: arrival.body.clone(),
             delivery: HeaderValue::try_from(delivery.as_str())
                 .unwrap_or(HeaderValue::from_static("")),
@@ -320,7 +320,7 @@ impl Relay {
         Question {
             row,
             outgoing,
-            deadline: Deadline::new(arrival.at, row.budget),
+            deadline: Deadline::new(visit.arrival.at, row.budget),
             since_ms: held.as_ref().map_or(now_ms, |token| token.since_ms),
             may_have_run: held.as_ref().is_some_and(|token| token.may_have_run),
             held,
@@ -337,8 +337,8 @@ impl Relay {
         now_ms: u64,
         record: &mut Record,
     ) -> Option<Token> {
-        let (target, text) = hold::strip(&visit.arrival.target);
-        let token = self.hold_keys.open(text?);
+        let (target, text) = hold::strip(&visit.arrival.target)?;
+        let token = self.hold_keys.open(text);
         let fate = match &token {
             None => TokenFate::Forged,
             Some(token) => {
