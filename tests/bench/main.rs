@@ -16,6 +16,7 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use holdline_twilio::Form;
 use holdline_twilio::signature::{Content, Key};
+use rustix::process::{Pid, Signal, kill_process};
 
 const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
 const TOKEN: &str = "a token for benchmarks";
@@ -49,7 +50,12 @@ struct Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // Asked, not killed: a master that is killed leaves its worker behind.
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
+        if !asked {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }
