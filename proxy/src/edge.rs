@@ -111,7 +111,7 @@ impl Edge {
         if_it_does_not_panic(answering).await.unwrap_or_else(|| {
             record.panicked = true;
             let row = &self.0.relay.catalogue.rows()[index];
-            tracing::error!(row = row.name, "a panic while answering; answered canned");
+            tracing::error!(row = row.name, "a panic while answering");
             if row.kind == Kind::Asynchronous {
                 self.0.relay.metrics.callback_lost.inc();
             }

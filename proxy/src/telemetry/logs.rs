@@ -9,7 +9,9 @@ use crate::config::LogFormat;
 
 /// Keeps the writing thread alive; what is queued is written when this is dropped.
 #[derive(Debug)]
-pub struct LogGuard(#[allow(dead_code)] tracing_appender::non_blocking::WorkerGuard);
+pub struct LogGuard {
+    _writer: tracing_appender::non_blocking::WorkerGuard,
+}
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 65_536;
@@ -30,5 +32,5 @@ pub fn init(format: LogFormat) -> LogGuard {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
         LogFormat::Text => builder.try_init(),
     };
-    LogGuard(guard)
+    LogGuard { _writer: guard }
 }

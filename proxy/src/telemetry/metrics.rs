@@ -41,7 +41,7 @@ pub struct Metrics {
     pub observations_lost: IntCounter,
     /// Lines of the visit log that could not be written.
     pub log_lines_lost: IntCounter,
-    /// Panics while answering; each was answered canned.
+    /// Panics while answering; each got the row's canned answer, a report 503.
     pub panics: IntCounter,
     /// Attempts in flight, by upstream.
     pub attempts_in_flight: IntGaugeVec,
@@ -164,7 +164,7 @@ impl Metrics {
             )?,
             panics: make.counter(
                 "holdline_panics_total",
-                "Panics while answering; each was answered canned.",
+                "Panics while answering; each got the row's canned answer, a report 503.",
             )?,
             attempts_in_flight: make.gauges(
                 "holdline_attempts_in_flight",
