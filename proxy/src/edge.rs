@@ -126,7 +126,7 @@ impl Edge {
             relay.watch.phases()[Upstream::Origin.index()],
             holdline_policy::Phase::Down { .. }
         );
-        if serving && relay.targets[Upstream::Origin.index()].peers().is_some() {
+        if serving && relay.targets[Upstream::Origin.index()].peer().is_some() {
             ctx.media = Some(index);
             Way::Stream
         } else {
@@ -184,9 +184,9 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
     ) -> pingora_error::Result<Box<HttpPeer>> {
         let target = &self.0.relay.targets[Upstream::Origin.index()];
-        match target.peers() {
-            Some(peers) => {
-                let mut peer = peers.pooled.clone();
+        match target.peer() {
+            Some(peer) => {
+                let mut peer = HttpPeer::clone(&peer);
                 let patience = if ctx.media.is_some() { MEDIA_TIME } else { STREAM_TIME };
                 peer.options.read_timeout = Some(patience);
                 peer.options.write_timeout = Some(patience);

@@ -13,6 +13,7 @@ use holdline_twilio::{AccountSid, CallSid, Form};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::answer::Refusal;
+use crate::upstream::http1::push_field;
 
 /// The largest header block that is read as a request: names, values and target together, in bytes.
 pub const LARGEST_HEADER: usize = 32 * 1024;
@@ -31,8 +32,8 @@ pub struct Arrival {
     pub method: Method,
     /// Path and query, to the byte.
     pub target: String,
-    /// The fields that may travel on.
-    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// The fields that may travel on, as they stand in a header block.
+    pub fields: Vec<u8>,
     /// Twilio's proof.
     pub signature: Option<HeaderValue>,
     /// Which shared key made it.
@@ -117,10 +118,10 @@ impl Head<'_> {
     /// The request without its body.
     pub fn arrival(&self, at: Moment, client: Option<IpAddr>) -> Arrival {
         let nominated = Nominated::of(self.fields);
-        let mut fields = Vec::with_capacity(self.fields.len());
+        let mut fields = Vec::with_capacity(512);
         for (name, value) in self.fields {
             if travels_on(name) && !nominated.holds(name) {
-                fields.push((name.clone(), value.clone()));
+                push_field(&mut fields, name.as_str(), value.as_bytes());
             }
         }
         let is_form = self.fields.get(header::CONTENT_TYPE).is_some_and(is_form_type);
@@ -334,8 +335,11 @@ mod tests {
             ("cookie", "a=b"),
         ]);
         let arrival = head("/x", &fields).arrival(Moment::default(), None);
-        let names: Vec<_> = arrival.fields.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["content-type", "i-twilio-idempotency-token", "cookie"]);
+        assert_eq!(
+            String::from_utf8(arrival.fields).unwrap(),
+            "content-type: application/x-www-form-urlencoded; charset=UTF-8\r\n\
+             i-twilio-idempotency-token: t\r\ncookie: a=b\r\n"
+        );
         assert!(arrival.is_form);
     }
 }

@@ -7,16 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use holdline_policy::backoff::jittered;
 use holdline_policy::{Grade, Moment, Observation, Pace, Upstream};
-use http::{Method, header};
-use pingora_core::connectors::http::Connector;
-use pingora_http::RequestHeader;
 
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
 use crate::upstream::Target;
+use crate::upstream::http1::{Broken, RequestHead, converse};
 use crate::watchman::Watch;
 
 /// The share of a wait that chance may take off, so that edges started together do not probe together.
@@ -34,8 +31,6 @@ pub struct Prober {
     pub watch: Watch,
     /// How often.
     pub pace: Pace,
-    /// Connections.
-    pub connector: Connector,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -53,7 +48,7 @@ impl Prober {
         loop {
             let begun = self.clock.now();
             let timeout = target.config.probe.timeout;
-            let result = tokio::time::timeout(timeout, self.probe(target)).await;
+            let result = tokio::time::timeout(timeout, probe(target)).await;
             let fault = match result {
                 Ok(Ok(())) => None,
                 Ok(Err(fault)) => Some(fault),
@@ -84,52 +79,34 @@ impl Prober {
             }
         }
     }
-
-    async fn probe(&self, target: &Target) -> Result<(), &'static str> {
-        let peers = target.peers().ok_or("no_address")?;
-        let request = request(target).map_err(|_| "bad_request")?;
-        let (mut session, _) =
-            self.connector.get_http_session(&peers.fresh).await.map_err(|_| "connect")?;
-        session.write_request_header(Box::new(request)).await.map_err(|_| "write")?;
-        session.finish_request_body().await.map_err(|_| "write")?;
-        let status = loop {
-            session.read_response_header().await.map_err(|_| "read")?;
-            match session.response_header() {
-                Some(head) if head.status.is_informational() => {}
-                Some(head) => break head.status.as_u16(),
-                None => return Err("read"),
-            }
-        };
-        let mut body = BytesMut::new();
-        while let Some(piece) = session.read_response_body().await.map_err(|_| "read")? {
-            body.extend_from_slice(&piece);
-            if body.len() > LARGEST_BODY {
-                return Err("too_large");
-            }
-        }
-        let expected = &target.config.probe;
-        let holds =
-            |text: &String| body.windows(text.len().max(1)).any(|window| window == text.as_bytes());
-        if status != expected.status {
-            Err("status")
-        } else if !expected.body.as_ref().is_none_or(holds) {
-            Err("body")
-        } else {
-            Ok(())
-        }
-    }
 }
 
-fn request(target: &Target) -> pingora_error::Result<RequestHeader> {
-    let mut request =
-        RequestHeader::build(Method::GET, target.config.probe.path.as_bytes(), Some(3))?;
-    request.append_header(header::HOST, target.config.public_url.authority())?;
-    request.append_header(
-        header::USER_AGENT,
-        concat!("holdline/", env!("CARGO_PKG_VERSION"), " probe"),
-    )?;
-    request.append_header(header::CONNECTION, "close")?;
-    Ok(request)
+/// One probe: a connection of its own, status and body.
+async fn probe(target: &Target) -> Result<(), &'static str> {
+    let expected = &target.config.probe;
+    let host = target.config.public_url.authority();
+    let mut head = RequestHead::new("GET", &expected.path, host);
+    head.field("user-agent", concat!("holdline/", env!("CARGO_PKG_VERSION"), " probe"));
+    head.field("connection", "close");
+    if target.peer().is_none() {
+        return Err("no_address");
+    }
+    let mut connection = Box::pin(target.connect()).await.map_err(|_| "connect")?;
+    let reply = converse(&mut connection.stream, &head.with_body(b""), false, LARGEST_BODY + 1)
+        .await
+        .map_err(Broken::name)?;
+    let holds = |text: &String| {
+        reply.body.windows(text.len().max(1)).any(|window| window == text.as_bytes())
+    };
+    if reply.body.len() > LARGEST_BODY {
+        Err("too_large")
+    } else if reply.status != expected.status {
+        Err("status")
+    } else if !expected.body.as_ref().is_none_or(holds) {
+        Err("body")
+    } else {
+        Ok(())
+    }
 }
 
 /// A number drawn evenly from 0 to 1.
@@ -145,10 +122,10 @@ pub const RESULTS: [&str; 10] = [
     "good",
     "timed_out",
     "no_address",
-    "bad_request",
     "connect",
-    "write",
-    "read",
+    "unanswered",
+    "cut",
+    "not_http",
     "too_large",
     "status",
     "body",

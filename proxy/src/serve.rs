@@ -13,8 +13,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use holdline_policy::{Kind, Upstream};
-use pingora_core::connectors::http::Connector;
-use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{Fds, ListenFds};
 use pingora_core::services::Service as _;
@@ -33,14 +31,14 @@ use crate::probe::Prober;
 use crate::proof::Prover;
 use crate::relay::Relay;
 use crate::telemetry::{Metrics, VisitLog, VisitLogGuard};
-use crate::upstream::{Target, keep_resolving};
+use crate::upstream::{Target, keep_resolving, keep_sweeping};
 use crate::watchman::{Watchman, appoint};
 use crate::{admin, answer::AnsweredBy};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
-/// Idle upstream connections kept.
-const POOL: usize = 512;
+/// Idle upstream connections kept for streaming.
+const POOL: usize = 128;
 /// How often the end of the last visit is looked for while stopping.
 const IDLE_CHECK: Duration = Duration::from_millis(5);
 
@@ -98,13 +96,14 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
     };
     let (watchman, watch) = appoint(config.thresholds, metrics.clone(), clock);
     let [origin, monitor] = config.upstreams;
-    let targets =
-        Arc::new([Target::new(Upstream::Origin, origin), Target::new(Upstream::Monitor, monitor)]);
+    let targets = Arc::new([
+        Target::new(Upstream::Origin, origin, config.threads),
+        Target::new(Upstream::Monitor, monitor, config.threads),
+    ]);
     let prober = Prober {
         targets: targets.clone(),
         watch: watch.clone(),
         pace: config.pace,
-        connector: Connector::new(None),
         metrics: metrics.clone(),
         clock,
     };
@@ -121,7 +120,6 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
             keys: config.keys,
             hold_keys: config.hold_keys,
             public_url: config.public_url,
-            connector: TransportConnector::new(Some(ConnectorOptions::new(POOL))),
             metrics,
             clock,
         },
@@ -139,7 +137,8 @@ async fn oversee(assembly: Assembly, admin: TcpListener) -> anyhow::Result<()> {
             tracing::warn!(upstream = target.which.name(), host = %target.config.host, %error, "name not resolved yet");
         }
     }
-    tokio::spawn(keep_resolving(targets));
+    tokio::spawn(keep_resolving(targets.clone()));
+    tokio::spawn(keep_sweeping(targets, holdline.relay.clock));
     tokio::spawn(watchman.run());
     let prober = Arc::new(prober);
     for upstream in Upstream::ALL {

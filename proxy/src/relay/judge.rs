@@ -4,7 +4,7 @@ use holdline_policy::Outcome;
 use holdline_twilio::Document;
 use http::HeaderValue;
 
-use super::exchange::Reply;
+use crate::upstream::http1::Reply;
 
 /// Why an answer will not do.
 pub(super) struct Unfit {

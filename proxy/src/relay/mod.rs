@@ -8,7 +8,6 @@ pub mod delivery;
 pub mod exchange;
 pub mod hold;
 mod judge;
-mod one_write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,6 @@ use holdline_policy::{
 };
 use holdline_twilio::{CallSid, Keyring, PublicUrl};
 use http::HeaderValue;
-use pingora_core::connectors::TransportConnector;
 use pingora_timeout::fast_timeout::fast_timeout;
 
 use crate::answer::{Answer, AnsweredBy, CannedSet};
@@ -31,8 +29,9 @@ use crate::proof::Proven;
 use crate::record::{AttemptNote, Record};
 use crate::telemetry::Metrics;
 use crate::upstream::Target;
+use crate::upstream::http1::Reply;
 use crate::watchman::Watch;
-use exchange::{Outgoing, Reply};
+use exchange::Outgoing;
 use hold::{HoldKeys, Token, TokenFate};
 use judge::{Judged, Unfit, judge_document, judge_receipt};
 
@@ -59,8 +58,6 @@ pub struct Relay {
     pub hold_keys: HoldKeys,
     /// The URL Twilio was given.
     pub public_url: PublicUrl,
-    /// Connections to the upstreams.
-    pub connector: TransportConnector,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -243,20 +240,8 @@ impl Relay {
         fresh: bool,
         turned_slow: impl FnOnce(),
     ) -> Result<Reply, Ended> {
-        let Some(peers) = target.peers() else {
-            return Err(Ended { outcome: Outcome::Refused, sent: Sent::Nothing });
-        };
-        let base = &target.config.public_url;
-        let outgoing = &question.outgoing;
-        let signature = self.signature(question, base);
-        let exchange = exchange::exchange(
-            &self.connector,
-            &peers,
-            base.authority(),
-            signature.as_ref(),
-            outgoing,
-            fresh,
-        );
+        let signature = self.signature(question, &target.config.public_url);
+        let exchange = question.outgoing.ask(target, signature.as_ref(), fresh, self.clock);
         let mut exchange = std::pin::pin!(exchange);
         let timed_out = Ended { outcome: Outcome::TimedOut, sent: Sent::Something };
         if slice <= HOLD_AFTER {
@@ -310,8 +295,7 @@ impl Relay {
             target: arrival.target.clone(),
             fields: std::mem::take(&mut arrival.fields),
             body: arrival.body.clone(),
-            delivery: HeaderValue::try_from(delivery.as_str())
-                .unwrap_or(HeaderValue::from_static("")),
+            delivery,
             evidence: arrival.signature.clone(),
             client: arrival.client,
             proto: if self.public_url.is_https() { "https" } else { "http" },
@@ -366,7 +350,7 @@ impl Relay {
             return None;
         }
         let token = Token {
-            delivery: question.outgoing.delivery.to_str().ok()?.to_owned(),
+            delivery: question.outgoing.delivery.clone(),
             row: question.row.name.clone(),
             call: call.to_string(),
             since_ms: question.since_ms,

@@ -4,75 +4,94 @@
 //! Names are resolved beside the way, never on it, and the last good address is kept when resolving
 //! fails: a name server that is down must not take an upstream with it.
 
+pub mod http1;
+mod pool;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use holdline_policy::Upstream;
+use holdline_policy::{Moment, Outcome, Upstream};
+use pingora_core::connectors::TransportConnector;
 use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType};
 
+use crate::clock::Clock;
 use crate::config::UpstreamConfig;
+pub use pool::Connection;
+use pool::Pool;
 
 /// How often names are resolved again.
 pub const RESOLVE_EVERY: Duration = Duration::from_secs(15);
+/// How often idle connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// One upstream as the relay and the prober see it.
-#[derive(Debug)]
 pub struct Target {
     /// Which one it is.
     pub which: Upstream,
     /// What was configured.
     pub config: UpstreamConfig,
-    peers: ArcSwapOption<Peers>,
+    peer: ArcSwapOption<HttpPeer>,
+    connector: TransportConnector,
+    pool: Pool,
     in_flight: AtomicU32,
     on_trial: AtomicBool,
 }
 
-/// Connection settings for one address.
-#[derive(Debug)]
-pub struct Peers {
-    /// Takes a pooled connection if there is one.
-    pub pooled: HttpPeer,
-    /// Always connects anew.
-    pub fresh: HttpPeer,
-}
-
 /// Permission for one attempt; given back when dropped.
-#[derive(Debug)]
 pub struct Permit<'t> {
     target: &'t Target,
     trial: bool,
 }
 
-// The pool tells connections apart by group; nothing is ever pooled under the second one.
-const POOLED: u64 = 1;
-const FRESH: u64 = 2;
-
 // === impl Target ===
 
 impl Target {
-    /// An upstream whose address is not known yet.
-    pub fn new(which: Upstream, config: UpstreamConfig) -> Target {
+    /// An upstream whose address is not known yet, asked by so many threads.
+    pub fn new(which: Upstream, config: UpstreamConfig, threads: usize) -> Target {
         Target {
             which,
+            peer: ArcSwapOption::empty(),
+            connector: TransportConnector::new(None),
+            pool: Pool::new(threads, config.idle_timeout),
             config,
-            peers: ArcSwapOption::empty(),
             in_flight: AtomicU32::new(0),
             on_trial: AtomicBool::new(false),
         }
     }
 
     /// Connection settings for the present address; `None` while no address is known.
-    pub fn peers(&self) -> Option<Arc<Peers>> {
-        self.peers.load_full()
+    pub fn peer(&self) -> Option<Arc<HttpPeer>> {
+        self.peer.load_full()
     }
 
     /// The present address.
     pub fn address(&self) -> Option<SocketAddr> {
-        let peers = self.peers.load();
-        peers.as_ref().and_then(|peers| peers.pooled._address.as_inet().copied())
+        let peer = self.peer.load();
+        peer.as_ref().and_then(|peer| peer._address.as_inet().copied())
+    }
+
+    /// An idle connection, if there is one that can be used.
+    pub fn idle_connection(&self, now: Moment) -> Option<Connection> {
+        self.pool.take(self.address()?, now)
+    }
+
+    /// A new connection. What went wrong is one of the outcomes in which nothing was sent.
+    pub async fn connect(&self) -> Result<Connection, Outcome> {
+        let Some(peer) = self.peer() else { return Err(Outcome::Refused) };
+        let Some(&address) = peer._address.as_inet() else { return Err(Outcome::Refused) };
+        match self.connector.new_stream(peer.as_ref()).await {
+            Ok(stream) => Ok(Connection { stream, address }),
+            Err(error) => Err(connect_outcome(&error)),
+        }
+    }
+
+    /// Keeps a connection that can carry another exchange.
+    pub fn keep(&self, connection: Connection, now: Moment) {
+        self.pool.put(connection, now);
     }
 
     /// Attempts in flight.
@@ -102,21 +121,17 @@ impl Target {
             *addresses.first().ok_or_else(|| std::io::Error::other("the name has no address"))?;
         if self.address() != Some(address) && !addresses.iter().any(|a| self.address() == Some(*a))
         {
-            self.peers.store(Some(Arc::new(self.peers_at(address))));
+            self.peer.store(Some(Arc::new(self.peer_at(address))));
         }
         Ok(())
     }
 
-    fn peers_at(&self, address: SocketAddr) -> Peers {
-        let peer = |group| {
-            let mut peer = HttpPeer::new(address, self.config.tls, self.config.host.clone());
-            peer.group_key = group;
-            peer.options.connection_timeout = Some(self.config.connect_timeout);
-            peer.options.total_connection_timeout = Some(self.config.connect_timeout);
-            peer.options.idle_timeout = Some(self.config.idle_timeout);
-            peer
-        };
-        Peers { pooled: peer(POOLED), fresh: peer(FRESH) }
+    fn peer_at(&self, address: SocketAddr) -> HttpPeer {
+        let mut peer = HttpPeer::new(address, self.config.tls, self.config.host.clone());
+        peer.options.connection_timeout = Some(self.config.connect_timeout);
+        peer.options.total_connection_timeout = Some(self.config.connect_timeout);
+        peer.options.idle_timeout = Some(self.config.idle_timeout);
+        peer
     }
 }
 
@@ -143,5 +158,27 @@ pub async fn keep_resolving(targets: Arc<[Target; 2]>) {
                 );
             }
         }
+    }
+}
+
+/// Closes idle connections that cannot be used any more, again and again; ends with the process.
+pub async fn keep_sweeping(targets: Arc<[Target; 2]>, clock: Clock) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        for target in targets.iter() {
+            target.pool.sweep(target.address(), clock.now());
+        }
+    }
+}
+
+fn connect_outcome(error: &Error) -> Outcome {
+    match error.etype() {
+        ErrorType::ConnectTimedout => Outcome::ConnectTimedOut,
+        ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::TLSWantX509Lookup
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError => Outcome::TlsFailed,
+        _ => Outcome::Refused,
     }
 }
