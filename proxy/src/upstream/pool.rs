@@ -102,3 +102,69 @@ fn thread_number() -> usize {
     }
     NUMBER.with(|number| *number)
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::protocols::l4::stream::Stream as Tcp;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A connection, and the upstream's end of it.
+    async fn connection() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let stream = Box::new(Tcp::from(ours.unwrap()));
+        (Connection { stream, address }, theirs.unwrap().0)
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const NOW: Moment = Moment::at(Duration::from_secs(1000));
+
+    #[tokio::test]
+    async fn what_was_put_in_comes_out_once() {
+        let pool = Pool::new(2, PATIENCE);
+        let (connection, _theirs) = connection().await;
+        let address = connection.address;
+        pool.put(connection, NOW);
+        assert!(pool.take(address, NOW).is_some());
+        assert!(pool.take(address, NOW).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_does_not_come_out() {
+        let pool = Pool::new(1, PATIENCE);
+        let (kept, theirs) = connection().await;
+        let address = kept.address;
+        pool.put(kept, NOW);
+        assert!(pool.take("127.0.0.1:1".parse().unwrap(), NOW).is_none(), "it leads elsewhere");
+        drop(theirs);
+
+        let (kept, _theirs) = connection().await;
+        let address_of_second = kept.address;
+        pool.put(kept, NOW);
+        assert!(pool.take(address_of_second, NOW + PATIENCE * 2).is_none(), "it idled too long");
+        assert_ne!(address, address_of_second);
+    }
+
+    #[tokio::test]
+    async fn what_the_upstream_closed_or_spoke_on_is_swept_out() {
+        for speaks in [false, true] {
+            let pool = Pool::new(1, PATIENCE);
+            let (mut kept, mut theirs) = connection().await;
+            if speaks {
+                theirs.write_all(b"HTTP/1.1 408 Too Slow\r\n\r\n").await.unwrap();
+            } else {
+                drop(theirs);
+            }
+            // It can be seen only once the system has told of it.
+            let _ = kept.stream.try_peek(&mut [0]).await;
+            let address = kept.address;
+            pool.put(kept, NOW);
+            pool.sweep(Some(address), NOW);
+            assert!(pool.take(address, NOW).is_none());
+        }
+    }
+}
