@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use holdline_twilio::Form;
-use holdline_twilio::signature::Key;
 use http::Method;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
-use twilio_sim::client::{self, Fetched, Webhook};
-use twilio_sim::{Call, Line, Party, Transcript};
+use twilio_sim::{
+    Call, Company, Connecting, Endpoint, Fetched, Line, Mishaps, Party, Population, Seed, Settings,
+    Transcript, Webhook,
+};
 use url::Url;
 
 use crate::program::Program;
@@ -64,9 +65,9 @@ pub struct World {
     pub monitor: Place,
     public: SocketAddr,
     admin: Url,
-    key: Key,
-    /// How much faster than in reality speech and pauses pass.
-    pub speed: f64,
+    /// The phone company, in which time passes twenty times as fast as in reality.
+    pub company: Company,
+    seed: Seed,
     folder: TempDir,
 }
 
@@ -147,8 +148,14 @@ impl World {
         let public: Url = edge.announced("holdline: public ").await?.parse()?;
         let admin: Url = edge.announced("holdline: admin ").await?.parse()?;
         let public = *public.socket_addrs(|| None)?.first().context("no public address")?;
-        let key = Key::auth_token(&TOKEN.into());
-        Ok(World { edge, origin, monitor, public, admin, key, speed: 20.0, folder })
+        let seed = Seed::from_environment();
+        let company = open(seed, Some(public), 20.0)?;
+        Ok(World { edge, origin, monitor, public, admin, company, seed, folder })
+    }
+
+    /// Another phone company for the same edge, in which time passes as fast as this.
+    pub fn company_at(&self, speed: f64) -> anyhow::Result<Company> {
+        open(self.seed, Some(self.public), speed)
     }
 
     /// Where the edge listens for Twilio.
@@ -158,19 +165,16 @@ impl World {
 
     /// A call that is about to be made to the dial-in number.
     pub fn call(&self, party: Party) -> Call {
-        Call::new(self.line("/callin/create"), party)
+        self.company.call(self.line("/callin/create"), party)
     }
 
     /// A telephone line whose voice URL has this path.
     pub fn line(&self, path: &str) -> Line {
         Line {
-            account_sid: ACCOUNT.into(),
-            key: self.key.clone(),
-            voice_url: public_url(path),
-            fallback_url: None,
-            status_callback: Some(public_url("/caller/end_session")),
-            connect_to: Some(self.public),
-            speed: self.speed,
+            number: "+15005550001".into(),
+            voice: Endpoint::from(public_url(path)),
+            fallback: None,
+            status: Some(Endpoint::from(public_url("/caller/end_session"))),
         }
     }
 
@@ -181,12 +185,15 @@ impl World {
 
     /// One signed POST to the edge, outside any call.
     pub async fn post(&self, path: &str, form: &Form) -> Fetched {
-        post(self.public, &self.key, &public_url(path), form).await
+        post(&self.company, &public_url(path), form).await
     }
 
     /// One signed POST to an upstream itself, past the edge.
     pub async fn post_to(&self, place: &Place, path: &str, form: &Form) -> Fetched {
-        post(place.wire.address(), &self.key, &public_url(path), form).await
+        match open(self.seed, Some(place.wire.address()), 1.0) {
+            Ok(company) => post(&company, &public_url(path), form).await,
+            Err(error) => unreachable!("the same settings were taken before: {error}"),
+        }
     }
 
     /// The edge's status.
@@ -197,7 +204,8 @@ impl World {
 
     /// A GET to the admin listener: status and body.
     pub async fn get_admin(&self, path: &str) -> anyhow::Result<(u16, String)> {
-        get(&self.admin.join(path)?, &self.key).await
+        // The edge's own listener is reached by its own address.
+        get(&open(self.seed, None, 1.0)?, &self.admin.join(path)?).await
     }
 
     /// A number of the edge's metrics, summed over all series of `name` whose labels hold `labels`.
@@ -376,32 +384,42 @@ pub fn call_sid(n: u64) -> String {
     format!("CA{n:032x}")
 }
 
-async fn post(connect_to: SocketAddr, key: &Key, url: &Url, form: &Form) -> Fetched {
-    let webhook = Webhook {
-        url,
-        method: Method::POST,
-        form,
-        key,
-        idempotency_token: "",
-        connect_to: Some(connect_to),
-    };
-    client::fetch(&webhook).await
+/// Says how to have the same chance again, where a test has failed.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("again with the same choices: SIM_SEED={}", self.seed);
+        }
+    }
 }
 
-async fn get(url: &Url, key: &Key) -> anyhow::Result<(u16, String)> {
-    let form = Form::default();
-    let webhook = Webhook {
-        url,
-        method: Method::GET,
-        form: &form,
-        key,
-        idempotency_token: "",
-        connect_to: None,
+fn open(seed: Seed, connect_to: Option<SocketAddr>, speed: f64) -> anyhow::Result<Company> {
+    let settings = Settings {
+        account_sid: ACCOUNT.into(),
+        auth_token: TOKEN.into(),
+        connecting: Connecting { connect_to, ..Connecting::default() },
+        seed,
+        speed,
+        mishaps: Mishaps::default(),
+        people: Population::default(),
     };
-    match client::fetch(&webhook).await.result {
+    Company::open(settings).map_err(anyhow::Error::msg)
+}
+
+async fn post(company: &Company, url: &Url, form: &Form) -> Fetched {
+    fetch(company, Method::POST, url, form).await
+}
+
+async fn get(company: &Company, url: &Url) -> anyhow::Result<(u16, String)> {
+    match fetch(company, Method::GET, url, &Form::default()).await.result {
         Ok(received) => Ok((received.status, String::from_utf8_lossy(&received.body).into_owned())),
         Err(code) => bail!("no answer from {url}: error {code}"),
     }
+}
+
+async fn fetch(company: &Company, method: Method, url: &Url, form: &Form) -> Fetched {
+    let key = company.key();
+    company.fetch(&Webhook { url, method, form, key, idempotency_token: "" }).await
 }
 
 fn environment() -> BTreeMap<&'static str, String> {

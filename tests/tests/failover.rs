@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use holdline_tests::world::{call_sid, form};
 use holdline_tests::{Manner, Part, World};
-use twilio_sim::client::{Fetched, Received};
-use twilio_sim::{Ending, Party, Step, Transcript, twiml};
+use twilio_sim::{Ending, Fetched, Party, Received, Step, Transcript, breaches, twiml};
 
 /// The budget of a visit, and of one with a callee.
 const DEADLINE: Duration = Duration::from_secs(9);
@@ -42,6 +41,7 @@ fn caller() -> Party {
 #[track_caller]
 fn unbroken(transcript: &Transcript) {
     assert!(transcript.is_unbroken(), "\n{transcript}");
+    assert_eq!(breaches(transcript), [], "\n{transcript}");
     assert!(transcript.longest_wait_ms() <= DEADLINE.as_millis() as u64, "\n{transcript}");
 }
 
@@ -300,7 +300,7 @@ async fn what_returns_from_a_hold_is_the_first_request_without_its_token() {
     let keyed = form(&call_sid(1), &[("Digits", "1000001"), ("FinishedOnKey", "*")]);
     let (held, _) = document(world.post("/identify_caller?attempt=1", &keyed).await, DEADLINE);
     let script = twiml::read(held.header("content-type"), &held.body).unwrap();
-    let Some(twiml::Verb::Redirect { url, method }) = script.verbs.last() else {
+    let Some(twiml::Verb::Redirect(twiml::Target { url, method })) = script.verbs.last() else {
         panic!("{script:?}")
     };
     assert_eq!(method, "POST");
@@ -325,7 +325,9 @@ async fn a_token_that_is_forged_foreign_or_outrun_makes_a_new_visit() {
     let keyed = form(&call_sid(1), &[("Digits", "1000001")]);
     let (held, _) = document(world.post("/identify_caller", &keyed).await, DEADLINE);
     let script = twiml::read(held.header("content-type"), &held.body).unwrap();
-    let Some(twiml::Verb::Redirect { url, .. }) = script.verbs.last() else { panic!("{script:?}") };
+    let Some(twiml::Verb::Redirect(twiml::Target { url, .. })) = script.verbs.last() else {
+        panic!("{script:?}")
+    };
     world.origin.stand_in.as_ref().unwrap().behave(Manner::Answers);
     let forged = format!("{}AAAA", &url[..url.len() - 4]);
     for (url, form, fate) in [
@@ -353,10 +355,10 @@ async fn a_hold_ends_with_the_final_document() {
             .await
             .unwrap();
     let mut line = world.line("/short");
-    line.status_callback = None;
-    line.speed = 1.0;
+    line.status = None;
+    let company = world.company_at(1.0).unwrap();
     let begun = Instant::now();
-    let heard = twilio_sim::Call::new(line, Party::silent()).make().await;
+    let heard = company.call(line, Party::silent()).make().await;
     // Pauses of 1 s and 2 s fit into the 7 s beside a second of speech; 4 s more do not.
     assert_eq!(heard.answered_by(), ["hold", "hold", "canned"], "\n{heard}");
     assert_eq!(heard.ending, Ending::HungUp, "\n{heard}");

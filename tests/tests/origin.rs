@@ -13,7 +13,8 @@ use holdline_tests::world::{ACCOUNT, PUBLIC_URL, TOKEN, call_sid, form};
 use holdline_tests::{Part, World};
 use holdline_twilio::Form;
 use holdline_twilio::signature::{Content, Key};
-use twilio_sim::twiml::{self, Conference, Gather, Verb};
+use http::Method;
+use twilio_sim::twiml::{self, Dial, Gather, Target, Verb, Whom};
 
 const PHONES_ONLY_PIN: &str = "1000001";
 const WEB_PAGE_PIN: &str = "2000006";
@@ -47,7 +48,7 @@ async fn callers_logged_in(world: &World) -> i64 {
 #[track_caller]
 fn said(verb: &Verb) -> &str {
     match verb {
-        Verb::Say(text) => text,
+        Verb::Say { text, .. } => text,
         other => panic!("{other:?} says nothing"),
     }
 }
@@ -71,10 +72,10 @@ fn gather(verb: &Verb) -> &Gather {
 #[track_caller]
 fn pin_prompt(verb: &Verb, attempt: u32) {
     let gather = gather(verb);
-    assert_eq!(gather.action, format!("{PUBLIC_URL}/identify_caller?attempt={attempt}"));
+    assert_eq!(gather.action.url, format!("{PUBLIC_URL}/identify_caller?attempt={attempt}"));
     assert_eq!(
-        (gather.finish_on_key, gather.timeout, gather.method.as_str()),
-        (Some('*'), 10, "POST")
+        (gather.finish_on_key.as_str(), gather.timeout, &gather.action.method),
+        ("*", 10, &Method::POST)
     );
     assert_eq!(gather.prompts.len(), 1);
 }
@@ -84,9 +85,10 @@ fn pin_prompt(verb: &Verb, attempt: u32) {
 fn menu(verbs: &[Verb]) -> String {
     assert_eq!(verbs.len(), 1, "{verbs:?}");
     let gather = gather(&verbs[0]);
-    assert_eq!((gather.finish_on_key, gather.timeout, gather.num_digits), (Some('5'), 10, Some(1)));
-    assert!(gather.action.contains("/read_instruction_options?session_id="), "{}", gather.action);
-    gather.action.clone()
+    assert_eq!((&*gather.finish_on_key, gather.timeout, gather.num_digits), ("5", 10, Some(1)));
+    let action = &gather.action.url;
+    assert!(action.contains("/read_instruction_options?session_id="), "{action}");
+    action.clone()
 }
 
 #[tokio::test]
@@ -122,19 +124,17 @@ async fn t04_t05_the_right_pin_opens_one_session_at_any_attempt() {
 async fn t06_a_page_pin_joins_the_page_and_tells_it() {
     let world = world().await;
     let verbs = ask(&world, "/identify_caller?attempt=1", 1, &[("Digits", WEB_PAGE_PIN)]).await;
-    let [
-        Verb::Conference(Conference {
-            room, action, hangup_on_star, wait_url, wait_method, ..
-        }),
-    ] = &verbs[..]
+    let [Verb::Dial(Dial { whom: Whom::Conference(conference), action, hangup_on_star, .. })] =
+        &verbs[..]
     else {
         panic!("{verbs:?}")
     };
-    assert_eq!((room.as_str(), *hangup_on_star, wait_method.as_str()), (PAGE, true, "GET"));
-    assert!(
-        action.as_deref().unwrap().starts_with(&format!("{PUBLIC_URL}/caller/6/pause?session_id="))
-    );
-    assert_eq!(wait_url.as_deref().unwrap(), format!("{PUBLIC_URL}/media/hold-music"));
+    assert_eq!((conference.room.as_str(), *hangup_on_star), (PAGE, true));
+    assert_eq!((conference.starts, conference.ends), (false, true));
+    let action = &action.as_ref().unwrap().url;
+    assert!(action.starts_with(&format!("{PUBLIC_URL}/caller/6/pause?session_id=")), "{action}");
+    let url = format!("{PUBLIC_URL}/media/hold-music");
+    assert_eq!(conference.wait, Some(Target { url, method: Method::GET }));
     let events = world.inspect(&world.origin, &format!("/inspect/events/{PAGE}")).await.unwrap();
     assert_eq!(
         (&events[0]["event"], &events[0]["data"]["dialer"]),
@@ -217,7 +217,7 @@ async fn t21_t22_t23_the_menu() {
     let verbs = ask(&world, &path("read_instruction_options"), 1, &[("Digits", "#")]).await;
     assert!(said(&verbs[0]).contains("speak straight away"), "{verbs:?}");
     let url = format!("{PUBLIC_URL}{}", path("callin_choice"));
-    assert_eq!(verbs[1], Verb::Redirect { url, method: "POST".into() });
+    assert_eq!(verbs[1], Verb::Redirect(Target { url, method: Method::POST }));
     menu(&ask(&world, &path("read_instruction_options"), 1, &[("Digits", "x")]).await);
     let verbs = ask(&world, &path("read_instruction_options"), 1, &[("Digits", "*")]).await;
     says_and_hangs_up(&verbs, "nobody left to call");

@@ -17,7 +17,10 @@ use holdline_twilio::signature::{Content, Key};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use twilio_sim::{Call, Ending, Line, Moment, Party, Step, Transcript};
+use twilio_sim::{
+    Company, Connecting, Ending, Endpoint, Line, Mishaps, Moment, Party, Population, Purpose, Seed,
+    Settings, Step, Transcript,
+};
 use url::Url;
 
 const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
@@ -109,7 +112,7 @@ async fn demo(config: &Path) -> anyhow::Result<()> {
         .press("star", "#")
         .press("star", "*");
     say("A caller with nothing but a telephone dials in.\n");
-    let call = tokio::spawn(Call::new(line()?, caller).watched_by(watcher).make());
+    let call = tokio::spawn(company()?.call(line()?, caller).watched_by(watcher).make());
     stage.direct(moments).await?;
     let heard = call.await?;
     say(&format!("            {}\n", heard.ending));
@@ -121,7 +124,7 @@ async fn demo(config: &Path) -> anyhow::Result<()> {
 fn judge(heard: &Transcript) -> anyhow::Result<()> {
     let by = heard.answered_by();
     let count = |who: &str| by.iter().filter(|by| **by == who).count();
-    let callback = heard.webhooks().find(|webhook| webhook.purpose == "status");
+    let callback = heard.webhooks().find(|webhook| webhook.purpose == Purpose::Status);
     say(&format!(
         "{} documents: {} by the origin, {} by the monitor, {} held; the longest took {} ms",
         by.len(),
@@ -245,16 +248,26 @@ fn environment() -> BTreeMap<&'static str, String> {
     BTreeMap::from([("TWILIO_AUTH_TOKEN", TOKEN.to_owned())])
 }
 
-fn line() -> anyhow::Result<Line> {
+fn company() -> anyhow::Result<Company> {
     let public: SocketAddr = EDGE.trim_start_matches("http://").parse()?;
-    Ok(Line {
+    let settings = Settings {
         account_sid: ACCOUNT.into(),
-        key: Key::auth_token(&TOKEN.into()),
-        voice_url: Url::parse(&format!("{EDGE}/callin/create"))?,
-        fallback_url: None,
-        status_callback: Some(Url::parse(&format!("{EDGE}/caller/end_session"))?),
-        connect_to: Some(public),
+        auth_token: TOKEN.into(),
+        connecting: Connecting { connect_to: Some(public), ..Connecting::default() },
+        seed: Seed::from_environment(),
         speed: 4.0,
+        mishaps: Mishaps::default(),
+        people: Population::default(),
+    };
+    Company::open(settings).map_err(anyhow::Error::msg)
+}
+
+fn line() -> anyhow::Result<Line> {
+    Ok(Line {
+        number: "+15005550001".into(),
+        voice: Endpoint::from(Url::parse(&format!("{EDGE}/callin/create"))?),
+        fallback: None,
+        status: Some(Endpoint::from(Url::parse(&format!("{EDGE}/caller/end_session"))?)),
     })
 }
 

@@ -1,0 +1,231 @@
+//! Dialing others: they ring at once, the first to answer is connected, the rest are given up
+//! (`twilio.com/docs/voice/twiml/dial`).
+
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use url::Url;
+
+use super::conference::Stay;
+use super::{Call, Command, Endpoint, Flow, Next, Purpose, Step, follow, resolve};
+use crate::company::{Handle, lock};
+use crate::transcript::Ending;
+use crate::twiml::{self, Dial, Leg, Verb, Whom};
+
+/// What the call that dialed is told by the one it dialed.
+#[derive(Debug)]
+enum Told {
+    Answered(usize),
+    Over { leg: usize, status: &'static str, seconds: f64 },
+}
+
+// === impl Call ===
+
+impl Call {
+    /// Connects the call to others, and goes where the document says afterwards.
+    pub(super) async fn dial(&mut self, dial: Dial, base: Option<&Url>) -> Flow<Option<Next>> {
+        let connected = match &dial.whom {
+            Whom::Conference(conference) => {
+                self.confer(&dial, conference, base).await.map(|stay| match stay {
+                    Stay::Ended => vec![("DialCallStatus".to_owned(), "answered".to_owned())],
+                    Stay::Failed => vec![("DialCallStatus".to_owned(), "failed".to_owned())],
+                })
+            }
+            Whom::Legs(legs) => self.ring_legs(&dial, legs, base).await,
+            Whom::Nobody => Ok(vec![("DialCallStatus".to_owned(), "failed".to_owned())]),
+        };
+        match connected {
+            Ok(extra) => Ok(dial.action.map(|action| follow(base, &action, extra))),
+            Err(next) => {
+                self.ask_in_vain(&dial, base, &next).await;
+                Err(next)
+            }
+        }
+    }
+
+    /// Redirected in the middle of a `Dial`, Twilio asks its action too, and heeds only the new
+    /// document (measured, see `twilio.md` section 6).
+    async fn ask_in_vain(&mut self, dial: &Dial, base: Option<&Url>, next: &Next) {
+        let (Next::Redirected(_), Some(action)) = (next, &dial.action) else { return };
+        let extra = vec![("DialCallStatus".to_owned(), "completed".to_owned())];
+        if let Next::Document(fetch) = follow(base, action, extra) {
+            // Whatever it says means nothing, an error included.
+            let _ = self.fetch(Purpose::Disregarded, &fetch.endpoint, &fetch.extra).await;
+            self.tell_last().await;
+        }
+    }
+
+    async fn ring_legs(
+        &mut self,
+        dial: &Dial,
+        legs: &[Leg],
+        base: Option<&Url>,
+    ) -> Flow<Vec<(String, String)>> {
+        let (tell, mut told) = unbounded_channel();
+        let handles: Vec<Handle> = legs
+            .iter()
+            .enumerate()
+            .map(|(number, leg)| self.begin_leg(dial, leg, base, number, tell.clone()))
+            .collect();
+        drop(tell);
+        let what =
+            format!("[dials {}]", legs.iter().map(|leg| &*leg.to).collect::<Vec<_>>().join(", "));
+        let at_ms = self.at_ms();
+        self.note(Step::Heard { at_ms, what }).await;
+        let _hung_up = HangUpLegs(&handles);
+        let (mut connected, mut left, mut last) = (None, legs.len(), "no-answer");
+        let mut limit = self.after(dial.time_limit as f64);
+        loop {
+            tokio::select! {
+                biased;
+                event = told.recv() => match event {
+                    Some(Told::Answered(leg)) if connected.is_none() => {
+                        connected = Some(leg);
+                        limit = self.after(dial.time_limit as f64);
+                        for (number, handle) in handles.iter().enumerate() {
+                            if number != leg {
+                                let _ = handle.commands.send(Command::End(Ending::ParentEnded));
+                            }
+                        }
+                    }
+                    Some(Told::Answered(_)) => {}
+                    Some(Told::Over { leg, seconds, .. }) if connected == Some(leg) => {
+                        return Ok(dialed(&handles[leg], seconds));
+                    }
+                    Some(Told::Over { status, .. }) => {
+                        last = status;
+                        left -= 1;
+                        if left == 0 && connected.is_none() {
+                            return Ok(vec![("DialCallStatus".to_owned(), last.to_owned())]);
+                        }
+                    }
+                    None => return Ok(vec![("DialCallStatus".to_owned(), last.to_owned())]),
+                },
+                command = self.command_before(limit) => match command? {
+                    Some(Command::Press(keys)) if dial.hangup_on_star && keys.contains('*') => {
+                        return Ok(vec![("DialCallStatus".to_owned(), "completed".to_owned())]);
+                    }
+                    Some(command) => self.obey(command)?,
+                    None => return Ok(vec![("DialCallStatus".to_owned(), "completed".to_owned())]),
+                },
+            }
+        }
+    }
+
+    fn begin_leg(
+        &self,
+        dial: &Dial,
+        leg: &Leg,
+        base: Option<&Url>,
+        number: usize,
+        tell: UnboundedSender<Told>,
+    ) -> Handle {
+        let parent = lock(&self.record).clone();
+        let from = dial.caller_id.clone().unwrap_or(parent.from);
+        let lead = self.company.whoever_is_at(&leg.to);
+        let numbers = (from.as_str(), leg.to.as_str());
+        let mut call = Call::new(&self.company, "outbound-dial", numbers, Some(parent.sid), lead);
+        call.timeout = dial.timeout;
+        call.tied = true;
+        let endpoint = |target: &twiml::Target| {
+            let url = resolve(base, &target.url)?;
+            Some(Endpoint { url, method: target.method.clone() })
+        };
+        call.status = leg.callbacks.target.as_ref().and_then(endpoint);
+        if !leg.callbacks.events.is_empty() {
+            call.events.clone_from(&leg.callbacks.events);
+        }
+        let whisper = leg.url.as_ref().and_then(endpoint);
+        let handle = call.handle();
+        tokio::spawn(async move { call.be_dialed(whisper, number, tell).await });
+        handle
+    }
+
+    /// The life of a call that was dialed by another.
+    async fn be_dialed(
+        mut self,
+        whisper: Option<Endpoint>,
+        number: usize,
+        tell: UnboundedSender<Told>,
+    ) {
+        self.begun = tokio::time::Instant::now();
+        let ending = match self.bridge(whisper, number, &tell).await {
+            Ok(()) => Ending::HungUp,
+            Err(Next::End(ending)) => ending,
+            // Redirected, it goes its own way; the call that dialed it is alone.
+            Err(next) => {
+                let seconds = self.talked();
+                let _ = tell.send(Told::Over { leg: number, status: "completed", seconds });
+                self.tied = false;
+                self.walk(next).await
+            }
+        };
+        let status = match ending {
+            Ending::NotTaken(status) => status,
+            _ => "completed",
+        };
+        // The call that dialed it may be gone.
+        let seconds = self.talked();
+        let _ = tell.send(Told::Over { leg: number, status, seconds });
+        self.end(ending).await;
+    }
+
+    async fn bridge(
+        &mut self,
+        whisper: Option<Endpoint>,
+        number: usize,
+        tell: &UnboundedSender<Told>,
+    ) -> Flow<()> {
+        self.ring().await?;
+        if let Some(endpoint) = whisper {
+            self.whisper(&endpoint).await?;
+        }
+        let _ = tell.send(Told::Answered(number));
+        loop {
+            self.pass(86_400.0).await?;
+        }
+    }
+
+    /// What a dialed party hears before it is connected.
+    async fn whisper(&mut self, endpoint: &Endpoint) -> Flow<()> {
+        let script = self.fetch_script(Purpose::Document, endpoint, &[]).await;
+        let checked = script
+            .and_then(|script| twiml::check_whisper(&script).map(|()| script).map_err(|e| e.0));
+        let script = checked.map_err(|code| Next::End(Ending::Apology(code)))?;
+        for verb in script.verbs {
+            match verb {
+                Verb::Hangup => return Err(Next::End(Ending::HungUp)),
+                verb => self.sound(&verb, Some(&endpoint.url)).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Seconds since the call was answered, as the person feels them.
+    fn talked(&self) -> f64 {
+        let answered = lock(&self.record).answered;
+        answered.map_or(0.0, |since| {
+            let real = jiff::Timestamp::now().duration_since(since).as_secs_f64();
+            (real * self.company.speed()).round()
+        })
+    }
+}
+
+/// Ends the dialed calls when the one that dialed them goes on.
+struct HangUpLegs<'a>(&'a [Handle]);
+
+impl Drop for HangUpLegs<'_> {
+    fn drop(&mut self) {
+        for handle in self.0 {
+            // Those that are over do not hear it.
+            let _ = handle.commands.send(Command::End(Ending::ParentEnded));
+        }
+    }
+}
+
+fn dialed(handle: &Handle, seconds: f64) -> Vec<(String, String)> {
+    vec![
+        ("DialCallStatus".to_owned(), "completed".to_owned()),
+        ("DialCallSid".to_owned(), lock(&handle.record).sid.clone()),
+        ("DialCallDuration".to_owned(), seconds.to_string()),
+        ("DialBridged".to_owned(), "true".to_owned()),
+    ]
+}

@@ -1,0 +1,161 @@
+//! What a person hears, and the keys they answer with.
+
+use url::Url;
+
+use super::{Call, Flow, Next, Step, follow};
+use crate::party::Act;
+use crate::twiml::{Gather, Record, Verb};
+
+/// Words spoken in a second, roughly.
+const WORDS_A_SECOND: f64 = 3.0;
+/// How long a file plays, whatever is in it, in seconds.
+const FILE: f64 = 1.0;
+/// How long a tone lasts, in seconds.
+const TONE: f64 = 0.2;
+
+// === impl Call ===
+
+impl Call {
+    /// Lets a sound be heard to its end.
+    pub(super) async fn sound(&mut self, verb: &Verb, base: Option<&Url>) -> Flow<()> {
+        let (what, seconds, times) = match verb {
+            Verb::Say { text, times } => {
+                self.heard.push_str(text);
+                self.heard.push(' ');
+                (text.clone(), text.split_whitespace().count() as f64 / WORDS_A_SECOND, *times)
+            }
+            Verb::Play { url, times } => {
+                let place = super::resolve(base, url).map_or_else(|| url.clone(), String::from);
+                (format!("[plays {place}]"), FILE, *times)
+            }
+            Verb::Tones(digits) => (format!("[tones {digits}]"), TONE * digits.len() as f64, 1),
+            Verb::Pause(seconds) => (format!("[pause of {seconds} s]"), *seconds as f64, 1),
+            _ => return Ok(()),
+        };
+        let at_ms = self.at_ms();
+        self.note(Step::Heard { at_ms, what }).await;
+        self.pass(seconds * f64::from(times)).await
+    }
+
+    pub(super) async fn gather(
+        &mut self,
+        gather: Gather,
+        base: Option<&Url>,
+    ) -> Flow<Option<Next>> {
+        for prompt in &gather.prompts {
+            self.sound(prompt, base).await?;
+        }
+        let keys = self.keys_for_question(gather.timeout as f64).await?;
+        let (digits, finished_on) = input(&keys, &gather);
+        let complete = finished_on.is_some()
+            || gather.num_digits.is_some_and(|most| digits.chars().count() >= most);
+        if !keys.is_empty() {
+            self.heard.clear();
+            let at_ms = self.at_ms();
+            self.note(Step::Pressed { at_ms, keys }).await;
+        }
+        if !complete {
+            // Twilio waits for further keys.
+            self.pass(gather.timeout as f64).await?;
+        }
+        if digits.is_empty() && !gather.action_on_empty {
+            return Ok(None);
+        }
+        let finished_on = finished_on.map(String::from).unwrap_or_default();
+        let extra = vec![("Digits".to_owned(), digits), ("FinishedOnKey".to_owned(), finished_on)];
+        Ok(Some(follow(base, &gather.action, extra)))
+    }
+
+    /// What the person presses at a question: nothing if they are waiting for other words, or take
+    /// longer than the question does.
+    async fn keys_for_question(&mut self, patience: f64) -> Flow<String> {
+        let mut left = patience;
+        while let Some(Act::Wait(span)) = self.party.next_act() {
+            let seconds = span.draw(&mut self.dice);
+            self.pass(seconds.min(left)).await?;
+            self.act_done();
+            if seconds >= left {
+                return Ok(String::new());
+            }
+            left -= seconds;
+        }
+        if let Some(Act::Press { hearing, keys }) = self.party.next_act()
+            && self.heard.contains(hearing.as_str())
+        {
+            let keys = keys.clone();
+            self.act_done();
+            return Ok(keys);
+        }
+        Ok(std::mem::take(&mut self.keyed))
+    }
+
+    /// A recording: of silence, unless the person presses a key.
+    pub(super) async fn record_speech(
+        &mut self,
+        record: &Record,
+        base: Option<&Url>,
+    ) -> Flow<Next> {
+        let seconds = record.timeout.min(record.max_length) as f64;
+        let at_ms = self.at_ms();
+        self.note(Step::Heard { at_ms, what: "[is recorded]".into() }).await;
+        let keys = self.keys_for_question(seconds).await?;
+        let ended_by = keys.chars().find(|key| record.finish_on_key.contains(*key));
+        if ended_by.is_none() {
+            self.pass(seconds).await?;
+        }
+        let sid = self.dice.sid("RE");
+        let account = self.company.account_sid();
+        let mut extra = vec![
+            (
+                "RecordingUrl".to_owned(),
+                format!("https://api.twilio.com/2010-04-01/Accounts/{account}/Recordings/{sid}"),
+            ),
+            ("RecordingSid".to_owned(), sid),
+            ("RecordingDuration".to_owned(), seconds.to_string()),
+        ];
+        extra.extend(ended_by.map(|key| ("Digits".to_owned(), key.to_string())));
+        Ok(follow(base, &record.action, extra))
+    }
+}
+
+/// What keys mean to a question: the digits, and the key that ended them.
+fn input(keys: &str, gather: &Gather) -> (String, Option<char>) {
+    let mut digits = String::new();
+    for key in keys.chars() {
+        if gather.finish_on_key.contains(key) {
+            return (digits, Some(key));
+        }
+        digits.push(key);
+        if gather.num_digits == Some(digits.len()) {
+            break;
+        }
+    }
+    (digits, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twiml::Target;
+
+    fn question(finish_on_key: &str, num_digits: Option<usize>) -> Gather {
+        Gather {
+            action: Target::default(),
+            finish_on_key: finish_on_key.into(),
+            num_digits,
+            timeout: 5,
+            action_on_empty: false,
+            prompts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn keys_end_at_the_finish_key_or_the_number_of_digits() {
+        let gather = question("*", None);
+        assert_eq!(input("1234567*", &gather), ("1234567".into(), Some('*')));
+        assert_eq!(input("12", &gather), ("12".into(), None));
+        assert_eq!(input("#", &question("5", Some(1))), ("#".into(), None));
+        assert_eq!(input("#", &question("#", None)), (String::new(), Some('#')));
+        assert_eq!(input("12#", &question("", None)), ("12#".into(), None));
+    }
+}

@@ -1,0 +1,163 @@
+//! Many callers at once, and the people they talk to, for a time.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use url::Url;
+
+use crate::call::{Call, Command, Endpoint, Line, Outbound, Source};
+use crate::company::Company;
+use crate::party::Party;
+use crate::summary::{OwnCost, Summary, cpu_time};
+use crate::transcript::Transcript;
+
+/// What a load consists of.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The number everybody dials.
+    pub line: Line,
+    /// What each of them does.
+    pub party: Party,
+    /// How many there are.
+    pub callers: usize,
+    /// For how long they call, and call again. Calls under way are then ended by their callers.
+    pub time: Duration,
+    /// Over how much time they begin.
+    pub ramp: Duration,
+    /// Who is called beside them.
+    pub leads: Option<Leads>,
+}
+
+/// People that the application calls, one after another for each caller.
+#[derive(Debug, Clone)]
+pub struct Leads {
+    /// Asked when one answers; `{n}` stands for the number of the call.
+    pub url: String,
+    /// Told about the call's progress; `{n}` likewise.
+    pub status: Option<String>,
+}
+
+/// How a load goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// How long it has run.
+    pub elapsed: Duration,
+    /// Calls that have ended.
+    pub calls: u64,
+    /// Requests of those calls.
+    pub webhooks: u64,
+    /// What went wrong so far.
+    pub breaches: u64,
+}
+
+/// Runs a load; `show` is told every second how it goes.
+pub async fn run(
+    company: &Company,
+    load: Load,
+    mut show: impl FnMut(Progress),
+) -> Result<(Summary, OwnCost), String> {
+    if let Some(leads) = &load.leads {
+        for url in [Some(&leads.url), leads.status.as_ref()].into_iter().flatten() {
+            numbered(url, 0).map_err(|error| format!("{url} is no URL: {error}"))?;
+        }
+    }
+    let (begun, cpu_before) = (Instant::now(), cpu_time());
+    let (report, mut ended) = mpsc::channel::<Transcript>(1024);
+    let mut people = JoinSet::new();
+    let until = begun + load.time;
+    for number in 0..load.callers {
+        let wait = load.ramp.mul_f64(number as f64 / load.callers.max(1) as f64);
+        people.spawn(caller(company.clone(), load.clone(), wait, until, report.clone()));
+        if let Some(leads) = &load.leads {
+            let leads = leads.clone();
+            people.spawn(called(company.clone(), leads, number, wait, until, report.clone()));
+        }
+    }
+    drop(report);
+    let mut summary = Summary::default();
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            transcript = ended.recv() => match transcript {
+                Some(transcript) => summary.add(&transcript),
+                None => break,
+            },
+            _ = tick.tick() => show(Progress {
+                elapsed: begun.elapsed(),
+                calls: summary.calls,
+                webhooks: summary.total(),
+                breaches: summary.breaches,
+            }),
+        }
+    }
+    for webhook in company.loose() {
+        summary.add_webhook(&webhook);
+    }
+    Ok((summary, OwnCost::since(begun, cpu_before)))
+}
+
+/// One caller: calls, and calls again, until the time is over.
+async fn caller(
+    company: Company,
+    load: Load,
+    wait: Duration,
+    until: Instant,
+    report: mpsc::Sender<Transcript>,
+) {
+    tokio::time::sleep(wait).await;
+    while Instant::now() < until {
+        let call = company.call(load.line.clone(), load.party.clone());
+        if !finish(call, until, &report).await {
+            return;
+        }
+    }
+}
+
+/// Everybody who is called beside one caller, one after another.
+async fn called(
+    company: Company,
+    leads: Leads,
+    caller: usize,
+    wait: Duration,
+    until: Instant,
+    report: mpsc::Sender<Transcript>,
+) {
+    tokio::time::sleep(wait).await;
+    while Instant::now() < until {
+        let n = company.count();
+        let Ok(url) = numbered(&leads.url, n) else { return };
+        let status = leads.status.as_ref().and_then(|status| numbered(status, n).ok());
+        let call = company.outbound(Outbound {
+            to: format!("+1500{caller:07}"),
+            from: "+15005550001".into(),
+            source: Source::Endpoint(Endpoint::from(url)),
+            fallback: None,
+            status: status.map(Endpoint::from),
+            events: vec!["completed".into()],
+            timeout: 15,
+            time_limit: 14_400,
+            machine: None,
+        });
+        if !finish(call, until, &report).await {
+            return;
+        }
+    }
+}
+
+/// Makes a call; when the time is over, whoever is on it hangs up. False if nobody wants to know.
+async fn finish(call: Call, until: Instant, report: &mpsc::Sender<Transcript>) -> bool {
+    let handle = call.handle();
+    let hang_up = tokio::spawn(async move {
+        tokio::time::sleep_until(until.into()).await;
+        // It may be over.
+        let _ = handle.commands.send(Command::HangUp);
+    });
+    let transcript = call.make().await;
+    hang_up.abort();
+    report.send(transcript).await.is_ok()
+}
+
+fn numbered(url: &str, n: u64) -> Result<Url, url::ParseError> {
+    Url::parse(&url.replace("{n}", &n.to_string()))
+}
