@@ -104,6 +104,7 @@ struct Inner {
     rooms: Mutex<Rooms>,
     loose: Mutex<VecDeque<WebhookStep>>,
     numbers: AtomicU64,
+    requests: AtomicU64,
     reports: Semaphore,
     reports_at_once: AtomicU64,
     /// When the next call may begin, in microseconds of Unix time.
@@ -145,6 +146,7 @@ impl Company {
             rooms: Mutex::default(),
             loose: Mutex::default(),
             numbers: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             reports: Semaphore::new(reports),
             reports_at_once: AtomicU64::new(reports as u64),
             next_begin_us: AtomicU64::new(0),
@@ -254,16 +256,24 @@ impl Company {
 
     /// Makes a request outside any call.
     pub async fn fetch(&self, webhook: &Webhook<'_>) -> Fetched {
-        self.0.client.fetch(webhook, &mut Jar::default()).await
+        self.fetch_with(webhook, &mut Jar::default()).await
+    }
+
+    /// Makes a request with what a call keeps between its requests.
+    pub(crate) async fn fetch_with(&self, webhook: &Webhook<'_>, jar: &mut Jar) -> Fetched {
+        let fetched = self.0.client.fetch(webhook, jar).await;
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+        fetched
+    }
+
+    /// Requests made so far.
+    pub fn requests(&self) -> u64 {
+        self.0.requests.load(Ordering::Relaxed)
     }
 
     /// The account's key.
     pub fn key(&self) -> &Key {
         &self.0.key
-    }
-
-    pub(crate) fn client(&self) -> &WebhookClient {
-        &self.0.client
     }
 
     pub(crate) fn dice(&self, purpose: &str, n: u64) -> Dice {
@@ -359,7 +369,7 @@ impl Company {
                 key: &self.0.key,
                 idempotency_token: &token,
             };
-            let fetched = self.0.client.fetch(&webhook, &mut Jar::default()).await;
+            let fetched = self.fetch(&webhook).await;
             let mut step = step(Purpose::Status, url, &token, 0, &fetched);
             if step.status.is_some_and(|status| status >= 400) {
                 step.error = Some(REPORT_REFUSED);

@@ -21,9 +21,9 @@ pub struct Load {
     pub party: Party,
     /// How many there are.
     pub callers: usize,
-    /// For how long they call, and call again. Calls under way are then ended by their callers.
+    /// For how long each of them calls, and calls again; then they hang up.
     pub time: Duration,
-    /// Over how much time they begin.
+    /// Over how much time they begin, and end.
     pub ramp: Duration,
     /// Who is called beside them.
     pub leads: Option<Leads>,
@@ -45,7 +45,7 @@ pub struct Progress {
     pub elapsed: Duration,
     /// Calls that have ended.
     pub calls: u64,
-    /// Requests of those calls.
+    /// Requests that were made.
     pub webhooks: u64,
     /// What went wrong so far.
     pub breaches: u64,
@@ -65,9 +65,10 @@ pub async fn run(
     let (begun, cpu_before) = (Instant::now(), cpu_time());
     let (report, mut ended) = mpsc::channel::<Transcript>(1024);
     let mut people = JoinSet::new();
-    let until = begun + load.time;
+    let requests_before = company.requests();
     for number in 0..load.callers {
         let wait = load.ramp.mul_f64(number as f64 / load.callers.max(1) as f64);
+        let until = begun + load.time + wait;
         people.spawn(caller(company.clone(), load.clone(), wait, until, report.clone()));
         if let Some(leads) = &load.leads {
             let leads = leads.clone();
@@ -86,7 +87,7 @@ pub async fn run(
             _ = tick.tick() => show(Progress {
                 elapsed: begun.elapsed(),
                 calls: summary.calls,
-                webhooks: summary.total(),
+                webhooks: company.requests() - requests_before,
                 breaches: summary.breaches,
             }),
         }

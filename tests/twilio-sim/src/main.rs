@@ -126,7 +126,7 @@ struct LoadArguments {
     /// For how many seconds.
     #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
     time: f64,
-    /// Over how many seconds they begin.
+    /// Over how many seconds they begin, and end.
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     ramp: f64,
     /// Calls people beside them, one after another for each caller; `{n}` stands for a number.
@@ -151,6 +151,14 @@ struct ServeArguments {
 struct PopulationText(Population, String);
 
 fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing is left to be said where this cannot be printed.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
     // One thread: what it costs is then comparable, and a load cannot take all cores from what it
     // measures.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -158,7 +166,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error.to_string()),
     };
     let done = runtime.block_on(async {
-        match Arguments::parse().command {
+        match arguments.command {
             Command::Call(arguments) => call(arguments).await,
             Command::Load(arguments) => run_load(arguments).await,
             Command::Serve(arguments) => serve(arguments).await,

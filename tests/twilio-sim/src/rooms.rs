@@ -209,7 +209,9 @@ impl Rooms {
     pub fn end(&mut self, name: &str, reason: Reason, by: Option<String>) {
         let Some(mut room) = self.live.remove(name) else { return };
         room.tell(RoomEvent::Over);
-        room.participants.clear();
+        for gone in std::mem::take(&mut room.participants) {
+            self.reports.extend(room.report("participant-leave", Some(&gone.call_sid)));
+        }
         room.ended = Some((reason, by));
         room.updated = Timestamp::now();
         self.reports.extend(room.report("conference-end", None));

@@ -344,7 +344,6 @@ impl Call {
         let form = self.parameters(purpose, extra);
         let at_ms = self.at_ms();
         let token = self.dice.uuid();
-        let client = self.company.client().clone();
         let webhook = Webhook {
             url: &endpoint.url,
             method: endpoint.method.clone(),
@@ -352,7 +351,7 @@ impl Call {
             key: self.company.key(),
             idempotency_token: &token,
         };
-        let fetched = client.fetch(&webhook, &mut self.jar).await;
+        let fetched = self.company.fetch_with(&webhook, &mut self.jar).await;
         self.steps.push(Step::Webhook(step(purpose, &endpoint.url, &token, at_ms, &fetched)));
         fetched.result
     }
