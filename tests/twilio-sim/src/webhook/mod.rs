@@ -153,17 +153,19 @@ impl WebhookClient {
     /// Makes the request, with retries and redirects, and keeps the cookies.
     pub async fn fetch(&self, webhook: &Webhook<'_>, jar: &mut Jar) -> Fetched {
         let begun = Instant::now();
-        let mut attempts = Vec::new();
         let limits = match Overrides::of(webhook.url) {
             Ok(limits) => limits,
-            Err(code) => return Fetched { result: Err(code), took: begun.elapsed(), attempts },
+            Err(code) => {
+                return Fetched { result: Err(code), took: begun.elapsed(), attempts: Vec::new() };
+            }
         };
-        let following = self.follow(webhook.clone(), &limits, jar, begun, &mut attempts);
-        let result = match tokio::time::timeout(limits.total, following).await {
+        let mut asking = Asking { exchanger: &self.0, limits, jar, begun, attempts: Vec::new() };
+        let result = match tokio::time::timeout(limits.total, asking.follow(webhook)).await {
             Ok(result) => result,
             Err(_) => Err(Failure::TotalTimeout.code()),
         };
-        let took = begun.elapsed();
+        let (took, mut attempts) = (begun.elapsed(), asking.attempts);
+        // What was cut off by the end of all time did not note how long it took.
         if result.is_err()
             && let Some(last) = attempts.last_mut()
             && last.status.is_none()
@@ -173,25 +175,30 @@ impl WebhookClient {
         }
         Fetched { result, took, attempts }
     }
+}
 
-    async fn follow(
-        &self,
-        webhook: Webhook<'_>,
-        limits: &Overrides,
-        jar: &mut Jar,
-        begun: Instant,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<Received, u32> {
-        let received = self.tries(&webhook, limits, jar, begun, attempts).await?;
+/// A webhook on its way.
+struct Asking<'a> {
+    exchanger: &'a Exchanger,
+    limits: Overrides,
+    jar: &'a mut Jar,
+    begun: Instant,
+    attempts: Vec<Attempt>,
+}
+
+// === impl Asking ===
+
+impl Asking<'_> {
+    /// The URL, and where it redirects to.
+    async fn follow(&mut self, webhook: &Webhook<'_>) -> Result<Received, u32> {
+        let mut received = self.tries(webhook).await?;
         if !(300..400).contains(&received.status) {
             return Ok(received);
         }
         // What was pressed is not sent again.
-        let kept =
-            webhook.form.iter().filter(|(name, _)| !matches!(*name, "Digits" | "FinishedOnKey"));
-        let form = Form::from_pairs(kept);
-        let (mut url, mut method, mut received) =
-            (webhook.url.clone(), webhook.method.clone(), received);
+        let pressed = |name: &str| matches!(name, "Digits" | "FinishedOnKey");
+        let form = Form::from_pairs(webhook.form.iter().filter(|(name, _)| !pressed(name)));
+        let (mut url, mut method) = (webhook.url.clone(), webhook.method.clone());
         for _ in 0..MOST_REDIRECTS {
             if !matches!(received.status, 301 | 302 | 303 | 307) {
                 return Err(BAD_REDIRECT);
@@ -203,7 +210,7 @@ impl WebhookClient {
             }
             let next =
                 Webhook { url: &url, method: method.clone(), form: &form, ..webhook.clone() };
-            received = self.tries(&next, limits, jar, begun, attempts).await?;
+            received = self.tries(&next).await?;
             if !(300..400).contains(&received.status) {
                 return Ok(received);
             }
@@ -212,26 +219,17 @@ impl WebhookClient {
     }
 
     /// One URL, as often as its overrides allow.
-    async fn tries(
-        &self,
-        webhook: &Webhook<'_>,
-        limits: &Overrides,
-        jar: &mut Jar,
-        begun: Instant,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<Received, u32> {
-        let mut left = limits.retries;
+    async fn tries(&mut self, webhook: &Webhook<'_>) -> Result<Received, u32> {
+        let on = self.limits.on;
+        let mut left = self.limits.retries;
         loop {
-            let result = self.attempt(webhook, limits, jar, begun, attempts).await;
+            let result = self.attempt(webhook).await;
             let again = match &result {
-                Ok(received) if received.status >= 500 => limits.on.status_5xx,
-                Ok(received) if received.status >= 400 => limits.on.status_4xx,
-                Ok(_) => false,
-                Err(Failure::ConnectTimeout | Failure::Refused | Failure::Tls(_)) => {
-                    limits.on.connect
-                }
-                Err(Failure::ReadTimeout) => limits.on.read,
-                Err(_) => false,
+                Ok(received) if received.status >= 500 => on.status_5xx,
+                Ok(received) if received.status >= 400 => on.status_4xx,
+                Err(Failure::ConnectTimeout | Failure::Refused | Failure::Tls(_)) => on.connect,
+                Err(Failure::ReadTimeout) => on.read,
+                Ok(_) | Err(_) => false,
             };
             if left == 0 || !again {
                 return result.map_err(Failure::code);
@@ -240,42 +238,30 @@ impl WebhookClient {
         }
     }
 
-    async fn attempt(
-        &self,
-        webhook: &Webhook<'_>,
-        limits: &Overrides,
-        jar: &mut Jar,
-        begun: Instant,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<Received, Failure> {
-        let mut result = self.exchange(webhook, limits, jar, begun, attempts).await;
+    /// One request, and one more with the URL's password if that is asked for.
+    async fn attempt(&mut self, webhook: &Webhook<'_>) -> Result<Received, Failure> {
+        let result = self.exchange(webhook).await;
         let wants_password = matches!(&result, Ok(received) if received.status == 401
             && received.header("www-authenticate").is_some_and(|way| way.starts_with("Basic")));
-        if wants_password && !webhook.url.username().is_empty() && jar.log_in(webhook.url) {
-            result = self.exchange(webhook, limits, jar, begun, attempts).await;
+        if wants_password && !webhook.url.username().is_empty() && self.jar.log_in(webhook.url) {
+            return self.exchange(webhook).await;
         }
         result
     }
 
-    async fn exchange(
-        &self,
-        webhook: &Webhook<'_>,
-        limits: &Overrides,
-        jar: &mut Jar,
-        begun: Instant,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<Received, Failure> {
-        let request = request(webhook, jar)?;
-        let at = begun.elapsed();
+    async fn exchange(&mut self, webhook: &Webhook<'_>) -> Result<Received, Failure> {
+        let request = request(webhook, self.jar)?;
+        let at = self.begun.elapsed();
         // Noted before, so that it is known of even if the time is over in the middle of it.
-        attempts.push(Attempt { at_ms: millis(at), took_ms: 0, sent: false, status: None });
-        let index = attempts.len() - 1;
-        let result = self.0.exchange(webhook.url, request, limits, &mut attempts[index].sent).await;
-        let attempt = &mut attempts[index];
-        attempt.took_ms = millis(begun.elapsed() - at);
+        self.attempts.push(Attempt { at_ms: millis(at), took_ms: 0, sent: false, status: None });
+        let index = self.attempts.len() - 1;
+        let sent = &mut self.attempts[index].sent;
+        let result = self.exchanger.exchange(webhook.url, request, &self.limits, sent).await;
+        let attempt = &mut self.attempts[index];
+        attempt.took_ms = millis(self.begun.elapsed() - at);
         let received = result?;
         attempt.status = Some(received.status);
-        jar.keep(webhook.url, &received.headers);
+        self.jar.keep(webhook.url, &received.headers);
         Ok(received)
     }
 }
