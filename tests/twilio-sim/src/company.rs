@@ -103,7 +103,7 @@ struct Inner {
     calls: Mutex<Calls>,
     rooms: Mutex<Rooms>,
     loose: Mutex<VecDeque<WebhookStep>>,
-    numbers: AtomicU64,
+    given: Mutex<HashMap<String, u64>>,
     requests: AtomicU64,
     reports: Semaphore,
     reports_at_once: AtomicU64,
@@ -145,7 +145,7 @@ impl Company {
             calls: Mutex::default(),
             rooms: Mutex::default(),
             loose: Mutex::default(),
-            numbers: AtomicU64::new(0),
+            given: Mutex::default(),
             requests: AtomicU64::new(0),
             reports: Semaphore::new(reports),
             reports_at_once: AtomicU64::new(reports as u64),
@@ -155,13 +155,17 @@ impl Company {
 
     /// A call that is about to be made from a person to a line.
     pub fn call(&self, line: Line, party: Party) -> Call {
-        Call::inbound(self, line, party)
+        self.call_from("+15005550006", line, party)
+    }
+
+    /// Such a call from a certain number.
+    pub fn call_from(&self, number: &str, line: Line, party: Party) -> Call {
+        Call::inbound(self, number, line, party)
     }
 
     /// A call that is about to be made from the application to somebody.
     pub fn outbound(&self, outbound: Outbound) -> Call {
-        let lead = self.whoever_is_at(&outbound.to);
-        Call::outbound(self, outbound, lead)
+        Call::outbound(self, outbound)
     }
 
     /// Puts somebody at a number.
@@ -170,11 +174,11 @@ impl Company {
     }
 
     /// Whoever is at a number: who was put there, or somebody of the people.
-    pub(crate) fn whoever_is_at(&self, number: &str) -> Lead {
+    pub(crate) fn whoever_is_at(&self, number: &str, dice: &mut Dice) -> Lead {
         if let Some(lead) = lock(&self.0.places).get(number) {
             return lead.clone();
         }
-        self.0.people.draw(&mut self.dice("person", self.count()))
+        self.0.people.draw(dice)
     }
 
     /// The account.
@@ -242,7 +246,8 @@ impl Company {
                     form.push(name, value);
                 }
                 form.push("Timestamp", &rfc2822(Timestamp::now()));
-                let steps = company.report(&report.url, report.method, &form).await;
+                let dice = company.seed().dice(&report.name(), 0);
+                let steps = company.report(&report.url, report.method, &form, dice).await;
                 company.note_loose(steps);
             });
         }
@@ -276,13 +281,13 @@ impl Company {
         &self.0.key
     }
 
-    pub(crate) fn dice(&self, purpose: &str, n: u64) -> Dice {
-        self.0.seed.dice(purpose, n)
-    }
-
-    /// A number that was not given before.
-    pub(crate) fn count(&self) -> u64 {
-        self.0.numbers.fetch_add(1, Ordering::Relaxed)
+    /// Dice for the next thing of this name. What has other names, and when that happens, does not
+    /// change them.
+    pub(crate) fn dice(&self, name: &str) -> Dice {
+        let mut given = lock(&self.0.given);
+        let n = given.entry(name.to_owned()).or_default();
+        *n += 1;
+        self.0.seed.dice(name, *n)
     }
 
     pub(crate) fn register(&self, handle: Handle) {
@@ -325,9 +330,10 @@ impl Company {
         conference: &Conference,
         call_sid: &str,
         listener: Option<Listener>,
+        dice: &mut Dice,
     ) -> Result<(Seat, bool, mpsc::UnboundedReceiver<RoomEvent>), Shut> {
         let (sender, events) = mpsc::unbounded_channel();
-        let sid = || self.dice("conference", self.count()).sid("CF");
+        let sid = || dice.sid("CF");
         let started =
             self.rooms(|rooms| rooms.join(conference, sid, call_sid, listener, sender))?;
         let seat = Seat {
@@ -344,9 +350,9 @@ impl Company {
         url: &url::Url,
         method: http::Method,
         form: &Form,
+        mut dice: Dice,
     ) -> Vec<WebhookStep> {
         let mishaps = self.mishaps();
-        let mut dice = self.dice("report", self.count());
         if dice.happens(mishaps.lose_reports) {
             return Vec::new();
         }

@@ -86,10 +86,10 @@ async fn call_in(
         fallback: request.fallback_url.map(Endpoint::from),
         status: request.status_callback.map(Endpoint::from),
     };
-    let mut call = company.call(line, party);
-    if let Some(from) = request.from {
-        call = call.from(&from);
-    }
+    let call = match &request.from {
+        Some(from) => company.call_from(from, line, party),
+        None => company.call(line, party),
+    };
     let sid = call.sid();
     call.handle();
     tokio::spawn(call.make());

@@ -69,7 +69,7 @@ pub async fn run(
     for number in 0..load.callers {
         let wait = load.ramp.mul_f64(number as f64 / load.callers.max(1) as f64);
         let until = begun + load.time + wait;
-        people.spawn(caller(company.clone(), load.clone(), wait, until, report.clone()));
+        people.spawn(caller(company.clone(), load.clone(), number, wait, until, report.clone()));
         if let Some(leads) = &load.leads {
             let leads = leads.clone();
             people.spawn(called(company.clone(), leads, number, wait, until, report.clone()));
@@ -102,13 +102,15 @@ pub async fn run(
 async fn caller(
     company: Company,
     load: Load,
+    number: usize,
     wait: Duration,
     until: Instant,
     report: mpsc::Sender<Transcript>,
 ) {
     tokio::time::sleep(wait).await;
+    let from = format!("+1501{number:07}");
     while Instant::now() < until {
-        let call = company.call(load.line.clone(), load.party.clone());
+        let call = company.call_from(&from, load.line.clone(), load.party.clone());
         if !finish(call, until, &report).await {
             return;
         }
@@ -125,8 +127,11 @@ async fn called(
     report: mpsc::Sender<Transcript>,
 ) {
     tokio::time::sleep(wait).await;
-    while Instant::now() < until {
-        let n = company.count();
+    for round in 0.. {
+        if Instant::now() >= until {
+            return;
+        }
+        let n = caller as u64 * 1_000_000 + round;
         let Ok(url) = numbered(&leads.url, n) else { return };
         let status = leads.status.as_ref().and_then(|status| numbered(status, n).ok());
         let call = company.outbound(Outbound {

@@ -295,6 +295,16 @@ impl Room {
     }
 }
 
+// === impl Report ===
+
+impl Report {
+    /// Tells it from the reports of other conferences and events.
+    pub fn name(&self) -> String {
+        let values = self.parameters.iter().map(|(_, value)| value.as_str());
+        values.collect::<Vec<_>>().join(" ")
+    }
+}
+
 // === impl Listener ===
 
 impl Listener {

@@ -56,6 +56,11 @@ impl FromStr for Seed {
 // === impl Dice ===
 
 impl Dice {
+    /// Dice of their own for something that happens beside this.
+    pub fn fork(&mut self) -> Dice {
+        Dice(fastrand::Rng::with_seed(self.0.u64(..)))
+    }
+
     /// Whether something of this probability happens.
     pub fn happens(&mut self, probability: f64) -> bool {
         self.0.f64() < probability

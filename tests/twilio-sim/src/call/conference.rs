@@ -39,14 +39,15 @@ impl Call {
             Some(Listener::new(url, target.method.clone(), conference.callbacks.events.clone()))
         });
         let sid = self.sid();
-        let (seat, under_way, events) = match self.company.join(conference, &sid, listener) {
-            Ok(joined) => joined,
-            Err(shut) => {
-                let code = if shut == Shut::LabelTaken { LABEL_TAKEN } else { FULL };
-                self.note(Step::Warned { code }).await;
-                return Ok(Stay::Failed);
-            }
-        };
+        let (seat, under_way, events) =
+            match self.company.join(conference, &sid, listener, &mut self.dice) {
+                Ok(joined) => joined,
+                Err(shut) => {
+                    let code = if shut == Shut::LabelTaken { LABEL_TAKEN } else { FULL };
+                    self.note(Step::Warned { code }).await;
+                    return Ok(Stay::Failed);
+                }
+            };
         if !under_way && !self.wait_music(conference, base).await {
             return Ok(Stay::Failed);
         }

@@ -111,7 +111,7 @@ impl Call {
     }
 
     fn begin_leg(
-        &self,
+        &mut self,
         dial: &Dial,
         leg: &Leg,
         base: Option<&Url>,
@@ -120,9 +120,10 @@ impl Call {
     ) -> Handle {
         let parent = lock(&self.record).clone();
         let from = dial.caller_id.clone().unwrap_or(parent.from);
-        let lead = self.company.whoever_is_at(&leg.to);
+        let dice = self.dice.fork();
         let numbers = (from.as_str(), leg.to.as_str());
-        let mut call = Call::new(&self.company, "outbound-dial", numbers, Some(parent.sid), lead);
+        let mut call =
+            Call::new(&self.company, "outbound-dial", numbers, Some(parent.sid), None, dice);
         call.timeout = dial.timeout;
         call.tied = true;
         let endpoint = |target: &twiml::Target| {

@@ -102,18 +102,20 @@ type Flow<T> = Result<T, Next>;
 // === impl Call ===
 
 impl Call {
-    pub(crate) fn inbound(company: &Company, line: Line, party: Party) -> Call {
+    pub(crate) fn inbound(company: &Company, from: &str, line: Line, party: Party) -> Call {
         let lead = Lead { pickup: Pickup::Human(Span::seconds(0.0)), party };
-        let mut call = Call::new(company, "inbound", ("+15005550006", &line.number), None, lead);
+        let dice = company.dice(&format!("inbound {from} {}", line.number));
+        let mut call = Call::new(company, "inbound", (from, &line.number), None, Some(lead), dice);
         call.source = Source::Endpoint(line.voice);
         call.fallback = line.fallback;
         call.status = line.status;
         call
     }
 
-    pub(crate) fn outbound(company: &Company, outbound: Outbound, lead: Lead) -> Call {
+    pub(crate) fn outbound(company: &Company, outbound: Outbound) -> Call {
         let numbers = (outbound.from.as_str(), outbound.to.as_str());
-        let mut call = Call::new(company, "outbound-api", numbers, None, lead);
+        let dice = company.dice(&format!("outbound {} {}", outbound.from, outbound.to));
+        let mut call = Call::new(company, "outbound-api", numbers, None, None, dice);
         call.source = outbound.source;
         call.fallback = outbound.fallback;
         call.status = outbound.status;
@@ -129,9 +131,10 @@ impl Call {
         direction: &'static str,
         (from, to): (&str, &str),
         parent: Option<String>,
-        lead: Lead,
+        lead: Option<Lead>,
+        mut dice: Dice,
     ) -> Call {
-        let mut dice = company.dice("call", company.count());
+        let lead = lead.unwrap_or_else(|| company.whoever_is_at(to, &mut dice));
         let now = Timestamp::now();
         let record = Record {
             sid: dice.sid("CA"),
@@ -183,13 +186,6 @@ impl Call {
     #[must_use]
     pub fn watched_by(mut self, watcher: Watcher) -> Call {
         self.watcher = Some(watcher);
-        self
-    }
-
-    /// Who the call comes from.
-    #[must_use]
-    pub fn from(self, number: &str) -> Call {
-        lock(&self.record).from = number.to_owned();
         self
     }
 

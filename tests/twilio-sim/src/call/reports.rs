@@ -39,9 +39,9 @@ impl Call {
             }
             form.push(name, value);
         }
-        let (company, at_ms) = (self.company.clone(), self.at_ms());
+        let (company, at_ms, dice) = (self.company.clone(), self.at_ms(), self.dice.fork());
         self.reports.spawn(async move {
-            let mut steps = company.report(&url, method, &form).await;
+            let mut steps = company.report(&url, method, &form, dice).await;
             for step in &mut steps {
                 step.at_ms = at_ms;
             }

@@ -111,13 +111,14 @@ impl Call {
         ];
         let form = self.parameters(Purpose::Status, &extra);
         let (company, at, record) = (self.company.clone(), self.after(took), self.record.clone());
+        let dice = self.dice.fork();
         self.reports.spawn(async move {
             tokio::time::sleep_until(at).await;
             if lock(&record).ended.is_some() {
                 return Vec::new();
             }
             lock(&record).answered_by = Some(who);
-            company.report(&endpoint.url, endpoint.method, &form).await
+            company.report(&endpoint.url, endpoint.method, &form, dice).await
         });
     }
 

@@ -69,7 +69,7 @@ async fn guard(State(rest): State<Rest>, request: Request, next: Next) -> Respon
     let begun = Instant::now();
     let mishaps = rest.company.mishaps();
     let running = rest.running.fetch_add(1, Ordering::AcqRel) + 1;
-    let id = rest.company.dice("request", rest.company.count()).sid("RQ");
+    let id = rest.company.dice("REST request").sid("RQ");
     let mut response = if running > mishaps.rest_at_once {
         RestError::new(429, 20429, "Too Many Requests").into_response()
     } else if let Err(error) = authorised(&rest.company, &request) {
