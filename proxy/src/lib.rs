@@ -25,6 +25,7 @@ pub mod telemetry;
 pub mod upstream;
 pub mod watchman;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::answer::{Answer, Refusal};
@@ -46,7 +47,7 @@ pub struct Holdline {
     /// What proofs are checked against.
     pub prover: Prover,
     /// What answers.
-    pub relay: Relay,
+    pub relay: Arc<Relay>,
     /// Where each visit leaves its line.
     pub visits: VisitLog,
 }

@@ -106,15 +106,6 @@ impl Record {
         self.written = true;
     }
 
-    /// Notes an attempt.
-    pub fn attempt(&mut self, note: AttemptNote) {
-        self.metrics.attempt(note.upstream, note.outcome, note.took);
-        if let Some(reason) = note.judged {
-            self.metrics.judgement_refusals.with_label_values(&[reason]).inc();
-        }
-        self.attempts.push(note);
-    }
-
     fn count(&self, took: Duration) {
         self.metrics.visits_in_flight.dec();
         if self.panicked {

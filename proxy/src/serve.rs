@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use holdline_policy::hedge::{HedgeBudget, Latency};
 use holdline_policy::{Kind, Upstream};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{Fds, ListenFds};
@@ -30,6 +31,7 @@ use crate::edge::Edge;
 use crate::probe::Prober;
 use crate::proof::Prover;
 use crate::relay::Relay;
+use crate::relay::late::LateAnswers;
 use crate::telemetry::{Metrics, VisitLog, VisitLogGuard};
 use crate::upstream::{Target, keep_resolving, keep_sweeping};
 use crate::watchman::{Watchman, appoint};
@@ -39,6 +41,8 @@ use crate::{admin, answer::AnsweredBy};
 const BACKLOG: u32 = 4096;
 /// Idle upstream connections kept for streaming.
 const POOL: usize = 128;
+/// How often late answers that nobody came for are looked for.
+const LATE_SWEEP: Duration = Duration::from_secs(1);
 /// How often the end of the last visit is looked for while stopping.
 const IDLE_CHECK: Duration = Duration::from_millis(5);
 
@@ -107,12 +111,13 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
         metrics: metrics.clone(),
         clock,
     };
+    let latencies = config.catalogue.rows().iter().map(|_| Latency::default()).collect();
     let holdline = Arc::new(Holdline {
         environment: config.environment,
         ready: AtomicBool::new(false),
         unlisted: config.unlisted,
         prover: Prover::new(config.public_url.clone(), config.keys.clone(), config.signature),
-        relay: Relay {
+        relay: Arc::new(Relay {
             catalogue: config.catalogue,
             canned: config.canned,
             targets,
@@ -120,9 +125,12 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
             keys: config.keys,
             hold_keys: config.hold_keys,
             public_url: config.public_url,
+            late: LateAnswers::new(metrics.clone()),
+            latencies,
+            hedges: HedgeBudget::default(),
             metrics,
             clock,
-        },
+        }),
         visits,
     });
     Ok((Assembly { holdline, watchman, prober }, written))
@@ -139,6 +147,13 @@ async fn oversee(assembly: Assembly, admin: TcpListener) -> anyhow::Result<()> {
     }
     tokio::spawn(keep_resolving(targets.clone()));
     tokio::spawn(keep_sweeping(targets, holdline.relay.clock));
+    let relay = holdline.relay.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(LATE_SWEEP).await;
+            relay.late.sweep(relay.clock.now());
+        }
+    });
     tokio::spawn(watchman.run());
     let prober = Arc::new(prober);
     for upstream in Upstream::ALL {

@@ -56,6 +56,8 @@ pub enum Stopped {
     NoTime,
     /// The last attempt may have run, and the row must not run twice.
     MayHaveRun,
+    /// An upstream is still being asked; the caller hears something meanwhile.
+    Overdue,
 }
 
 /// The way of one visit through its upstreams.
@@ -88,6 +90,7 @@ impl Stopped {
             Stopped::NobodyLeft => "nobody_left",
             Stopped::NoTime => "no_time",
             Stopped::MayHaveRun => "may_have_run",
+            Stopped::Overdue => "overdue",
         }
     }
 }
@@ -126,6 +129,11 @@ impl Course {
             Some(slice) => Step::Try { upstream, slice },
             None => Step::Stop(Stopped::NoTime),
         }
+    }
+
+    /// Whether another upstream may be asked while one that was sent the visit is still at it.
+    pub fn may_ask_alongside(&self) -> bool {
+        self.replay == Replay::Idempotent && self.order[self.next..].iter().any(Option::is_some)
     }
 
     /// The step after an attempt that was not good.

@@ -39,6 +39,11 @@ impl Deadline {
         self.end
     }
 
+    /// The last moment at which an upstream's answer may come; what follows is for a canned one.
+    pub fn last_moment(self) -> Moment {
+        Moment::at(self.end.since_start().saturating_sub(RESERVE))
+    }
+
     /// The time one attempt may take when up to `others` more may follow it: an even share of what
     /// is left beside the reserve. `None` when too little is left to begin.
     pub fn slice(self, now: Moment, others: usize) -> Option<Duration> {

@@ -5,7 +5,8 @@
 //! in seconds and a journal be replayed through the very code that runs in production.
 //!
 //! In the order in which a request meets it: the [`catalogue`] says what an endpoint needs, a
-//! [`deadline`] how long there is, [`choice`] whom to ask next and when to stop asking. Beside that
+//! [`deadline`] how long there is, [`choice`] whom to ask next and when to stop asking, [`hedge`] when
+//! to ask two at once. Beside that
 //! way, [`verdict`] turns observations into what is believed of an upstream, and [`backoff`] says how
 //! long to wait before trying again.
 
@@ -13,6 +14,7 @@ pub mod backoff;
 pub mod catalogue;
 pub mod choice;
 pub mod deadline;
+pub mod hedge;
 pub mod moment;
 pub mod outcome;
 pub mod pace;

@@ -4,19 +4,22 @@
 //! The decisions are the policy's ([`Course`]); this module carries them out. Every way through it
 //! ends in an [`Answer`], and none of them takes longer than the visit's deadline allows.
 
+mod attempt;
 pub mod delivery;
 pub mod exchange;
 pub mod hold;
 mod judge;
+pub mod late;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdline_policy::backoff::Backoff;
+use holdline_policy::hedge::{HedgeBudget, Latency};
 use holdline_policy::{
-    Access, Catalogue, Cause, Course, Deadline, Ended, Kind, Moment, Observation, Outcome, Phase,
-    Replay, Row, Sent, Standing, Step, Stopped, Upstream,
+    Access, Catalogue, Cause, Course, Deadline, Ended, Kind, Moment, Observation, Outcome, Party,
+    Phase, Replay, Row, Sent, Standing, Step, Stopped, Upstream,
 };
 use holdline_twilio::{CallSid, Keyring, PublicUrl};
 use http::HeaderValue;
@@ -26,17 +29,21 @@ use crate::answer::{Answer, AnsweredBy, CannedSet};
 use crate::clock::Clock;
 use crate::ingress::Visit;
 use crate::proof::Proven;
-use crate::record::{AttemptNote, Record};
+use crate::record::Record;
 use crate::telemetry::Metrics;
 use crate::upstream::Target;
 use crate::upstream::http1::Reply;
 use crate::watchman::Watch;
+use attempt::{Done, Errand, LONGEST, Race, Slot};
 use exchange::Outgoing;
 use hold::{HoldKeys, Token, TokenFate};
 use judge::{Judged, Unfit, judge_document, judge_receipt};
+use late::{Late, LateAnswers};
 
 /// When an attempt counts as slow.
 pub const HOLD_AFTER: Duration = Duration::from_millis(2500);
+/// How long one that was asked alongside has to answer before the caller is held after all.
+const HEAD_START: Duration = Duration::from_millis(200);
 /// The pauses of successive holds of one visit.
 const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), cap: Duration::from_secs(8) };
 /// Stands between the last pause and the end of a hold, for the return itself.
@@ -58,6 +65,12 @@ pub struct Relay {
     pub hold_keys: HoldKeys,
     /// The URL Twilio was given.
     pub public_url: PublicUrl,
+    /// What came after callers were put on hold.
+    pub late: LateAnswers,
+    /// How long each row's good answers take.
+    pub latencies: Vec<Latency>,
+    /// How many more visits may ask two upstreams at once.
+    pub hedges: HedgeBudget,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -68,29 +81,60 @@ pub struct Relay {
 struct Question<'r> {
     row: &'r Row,
     visit: Visit,
-    outgoing: Outgoing,
+    outgoing: Arc<Outgoing>,
     deadline: Deadline,
     held: Option<Token>,
     since_ms: u64,
     may_have_run: bool,
 }
 
-/// How an attempt stands to the trial of its upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    /// There is no trial.
-    Free,
-    /// It is the trial's visit, if no other is.
-    OneAtATime,
-    /// There is a trial, and nobody else is left.
-    BesideTheTrial,
+/// What asking came to.
+enum Asked<T> {
+    /// A good answer.
+    Good(Upstream, T),
+    /// No answer, and nobody else to ask.
+    Stopped(Stopped),
+    /// No answer yet, and a caller who should hear something meanwhile.
+    Overdue,
+}
+
+/// When somebody else is asked alongside.
+struct Patience {
+    /// When the upstream has taken longer than it usually does.
+    hedge_at: Option<Moment>,
+    /// When its share of the time is over.
+    next_at: Option<Moment>,
+}
+
+// === impl Question ===
+
+impl Question<'_> {
+    /// How long the next hold pauses; none if the caller may not be held, or not any longer.
+    fn pause(&self) -> Option<Duration> {
+        let limit = self.row.hold.filter(|_| self.visit.call.is_some())?;
+        let pause = PAUSES.wait(self.held.as_ref().map_or(0, |token| token.holds));
+        let held = Duration::from_millis(hold::unix_ms().saturating_sub(self.since_ms));
+        (held + pause + RETURN_TRIP <= limit).then_some(pause)
+    }
+
+    fn is_with_callee(&self) -> bool {
+        self.row.parties.contains(&Party::Callee)
+    }
+
+    /// Notes an attempt that failed.
+    fn note(&mut self, ended: Ended) {
+        // Where "not run" may not be believed, it may have run.
+        let not_run =
+            matches!(ended.outcome, Outcome::NotRun(_)) && self.row.replay != Replay::Unsent;
+        self.may_have_run |= ended.sent == Sent::Something && !not_run;
+    }
 }
 
 // === impl Relay ===
 
 impl Relay {
     /// Answers a visit.
-    pub async fn answer(&self, visit: Proven<Visit>, record: &mut Record) -> Answer {
+    pub async fn answer(self: &Arc<Self>, visit: Proven<Visit>, record: &mut Record) -> Answer {
         let mut question = self.question(visit.into_inner(), record);
         match question.row.kind {
             Kind::Asynchronous => self.deliver(&mut question, record).await,
@@ -109,7 +153,7 @@ impl Relay {
         }
     }
 
-    async fn steer(&self, question: &mut Question<'_>, record: &mut Record) -> Answer {
+    async fn steer(self: &Arc<Self>, question: &mut Question<'_>, record: &mut Record) -> Answer {
         if !question.row.has_required_query(question.visit.arrival.query()) {
             tracing::warn!(
                 row = question.row.name,
@@ -117,142 +161,234 @@ impl Relay {
             );
             return self.final_answer(question.row);
         }
-        let must_not_repeat = question.held.as_ref().is_some_and(|token| token.may_have_run)
-            && question.row.replay != Replay::Idempotent;
-        if must_not_repeat {
+        if let Some(answer) = self.take_up(question, record) {
+            return answer;
+        }
+        let mut race = Race::new();
+        let asked = self.ask(question, &mut race, record, judge_document).await;
+        match asked {
+            Asked::Good(upstream, judged) => {
+                self.leave(race, |_, _| {});
+                self.steered(upstream, judged)
+            }
+            Asked::Stopped(stopped) => {
+                record.stopped = Some(stopped);
+                self.leave(race, |_, _| {});
+                self.hold(question, false).unwrap_or_else(|| self.final_answer(question.row))
+            }
+            Asked::Overdue => match self.hold(question, true) {
+                Some(answer) => {
+                    record.stopped = Some(Stopped::Overdue);
+                    self.remember(question, race);
+                    answer
+                }
+                None => {
+                    self.leave(race, |_, _| {});
+                    self.final_answer(question.row)
+                }
+            },
+        }
+    }
+
+    fn steered(&self, upstream: Upstream, judged: Judged) -> Answer {
+        let Judged { document, cookies, warnings } = judged;
+        self.metrics.twiml_warnings.inc_by(warnings.into());
+        Answer::Document { document, by: upstream.into(), cookies }
+    }
+
+    /// Takes up a visit that returns from a hold: what came meanwhile, another hold while nothing has,
+    /// or the final document where it may have run and must not again.
+    fn take_up(&self, question: &mut Question<'_>, record: &mut Record) -> Option<Answer> {
+        let token = question.held.as_ref()?;
+        match self.late.look(&token.delivery) {
+            Some(Late::Answered(answer)) => return Some(answer),
+            Some(Late::Running) => {
+                record.stopped = Some(Stopped::Overdue);
+                let held = self.hold(question, true);
+                return Some(held.unwrap_or_else(|| self.final_answer(question.row)));
+            }
+            Some(Late::GivenUp { may_have_run }) => question.may_have_run = may_have_run,
+            None => {}
+        }
+        if question.may_have_run && question.row.replay != Replay::Idempotent {
             record.stopped = Some(Stopped::MayHaveRun);
-            return self.final_answer(question.row);
+            return Some(self.final_answer(question.row));
         }
-        match self.ask(question, record, judge_document).await {
-            Ok((upstream, Judged { document, cookies, warnings })) => {
-                self.metrics.twiml_warnings.inc_by(warnings.into());
-                Answer::Document { document, by: upstream.into(), cookies }
-            }
-            Err(stopped) => {
-                record.stopped = Some(stopped);
-                self.hold(question).unwrap_or_else(|| self.final_answer(question.row))
-            }
-        }
+        None
     }
 
-    async fn deliver(&self, question: &mut Question<'_>, record: &mut Record) -> Answer {
-        match self.ask(question, record, judge_receipt).await {
-            Ok((upstream, ())) => Answer::Receipt(upstream),
-            Err(stopped) => {
-                record.stopped = Some(stopped);
-                self.metrics.callback_lost.inc();
-                tracing::error!(
-                    row = question.row.name,
-                    "a callback was lost: no upstream took it"
-                );
-                Answer::CallbackLost
-            }
+    /// Lets the attempts of a held visit go on, and remembers what comes of them.
+    fn remember(self: &Arc<Self>, question: &Question<'_>, race: Race<Judged>) {
+        let delivery = question.outgoing.delivery.clone();
+        let until = self.clock.now() + question.row.hold.unwrap_or_default() + hold::GRACE;
+        if !self.late.begin(&delivery, &question.row.name, until) {
+            return;
         }
+        let mut may_have_run = question.may_have_run;
+        let mut answered = false;
+        let relay = self.clone();
+        self.leave(race, move |done, is_last| {
+            match done.result {
+                Ok(judged) if !answered => {
+                    answered = true;
+                    let answer = relay.steered(done.note.upstream, judged);
+                    relay.late.end(&delivery, Late::Answered(answer));
+                }
+                Ok(_) => {}
+                Err(ended) => may_have_run |= ended.sent == Sent::Something,
+            }
+            if is_last && !answered {
+                relay.late.end(&delivery, Late::GivenUp { may_have_run });
+            }
+        });
     }
 
-    /// Asks one upstream after the other, as the policy says.
-    async fn ask<T>(
+    /// Lets attempts that nobody waits for go on to their end: they still show whether an upstream is
+    /// slow or dead. `with` is told how each ended, and whether it was the last.
+    fn leave<T: Send + 'static>(
         &self,
+        mut race: Race<T>,
+        mut with: impl FnMut(Done<T>, bool) + Send + 'static,
+    ) {
+        if !race.is_empty() {
+            tokio::spawn(async move {
+                while let Some(done) = race.next().await {
+                    let is_last = race.is_empty();
+                    with(done, is_last);
+                }
+            });
+        }
+    }
+
+    async fn deliver(self: &Arc<Self>, question: &mut Question<'_>, record: &mut Record) -> Answer {
+        let mut race = Race::new();
+        let asked = self.ask(question, &mut race, record, judge_receipt).await;
+        self.leave(race, |_, _| {});
+        match asked {
+            Asked::Good(upstream, ()) => Answer::Receipt(upstream),
+            Asked::Stopped(stopped) => self.lost(question.row, stopped, record),
+            // A report is nobody's to hold.
+            Asked::Overdue => self.lost(question.row, Stopped::Overdue, record),
+        }
+    }
+
+    fn lost(&self, row: &Row, stopped: Stopped, record: &mut Record) -> Answer {
+        record.stopped = Some(stopped);
+        self.metrics.callback_lost.inc();
+        tracing::error!(row = row.name, "a callback was lost: no upstream took it");
+        Answer::CallbackLost
+    }
+
+    /// Asks one upstream after the other, as the policy says, and two at once where one has taken
+    /// longer than it usually does. What is still under way at the end is left in `race`.
+    async fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
         question: &mut Question<'_>,
+        race: &mut Race<T>,
         record: &mut Record,
         judge: fn(Reply) -> Result<T, Unfit>,
-    ) -> Result<(Upstream, T), Stopped> {
+    ) -> Asked<T> {
         let phases = self.watch.phases();
+        let began = self.clock.now();
         let mut course = Course::new(question.row, &standing(phases), question.deadline);
-        let mut step = course.begin(self.clock.now());
+        let end = question.deadline.last_moment();
+        let mut hold_at = question.pause().map(|_| began + HOLD_AFTER);
+        let exempt = phases[Upstream::Origin.index()] != Phase::Well || question.is_with_callee();
+        self.hedges.earn();
+        let mut step = course.begin(began);
         let mut skipped = None;
         loop {
-            let (upstream, slice, slot) = match (step, skipped.take()) {
-                (Step::Try { upstream, slice }, earlier) => {
-                    skipped = earlier;
+            let now = self.clock.now();
+            let mut patience = Patience { hedge_at: None, next_at: None };
+            let (errand, slice) = match (step, skipped) {
+                (Step::Try { upstream, slice }, _) => {
                     let on_trial = matches!(phases[upstream.index()], Phase::Trial { .. });
-                    (upstream, slice, if on_trial { Slot::OneAtATime } else { Slot::Free })
+                    (Some((upstream, if on_trial { Slot::OneAtATime } else { Slot::Free })), slice)
                 }
                 // Better a second visit to an upstream on trial than nobody at all.
-                (Step::Stop(Stopped::NobodyLeft), Some(upstream)) => {
-                    match question.deadline.slice(self.clock.now(), 0) {
-                        Some(slice) => (upstream, slice, Slot::BesideTheTrial),
-                        None => return Err(Stopped::NoTime),
+                (Step::Stop(Stopped::NobodyLeft), Some(upstream)) if race.is_empty() => {
+                    skipped = None;
+                    match question.deadline.slice(now, 0) {
+                        Some(slice) => (Some((upstream, Slot::BesideTheTrial)), slice),
+                        None => return Asked::Stopped(Stopped::NoTime),
                     }
                 }
-                (Step::Stop(stopped), _) => return Err(stopped),
+                (Step::Stop(stopped), _) if race.is_empty() => return Asked::Stopped(stopped),
+                (Step::Stop(_), _) => (None, Duration::ZERO),
             };
-            let ended = match self.attempt(upstream, slot, slice, question, record, judge).await {
-                Ok(value) => return Ok((upstream, value)),
-                Err(ended) => ended,
-            };
-            if ended.outcome == Outcome::Full && slot == Slot::OneAtATime {
-                skipped = Some(upstream);
+            if let Some((upstream, slot)) = errand {
+                hold_at = hold_at.map(|at| at.max(now + HEAD_START));
+                race.begin(self, self.errand(question, upstream, slot, slice, judge));
+                if course.may_ask_alongside() {
+                    patience.next_at = Some(now + slice);
+                    if question.row.kind == Kind::Synchronous && slot == Slot::Free {
+                        let after = self.latencies[question.visit.row].hedge_after();
+                        patience.hedge_at = Some(now + after.min(slice));
+                    }
+                }
             }
-            // Where "not run" may not be believed, it may have run.
-            let not_run = matches!(ended.outcome, Outcome::NotRun(_))
-                && question.row.replay != Replay::Unsent;
-            question.may_have_run |= ended.sent == Sent::Something && !not_run;
-            step = course.after(ended, self.clock.now());
+            let done = loop {
+                let wake = [patience.hedge_at, patience.next_at, hold_at, Some(end)];
+                let wake = wake.into_iter().flatten().min().unwrap_or(end);
+                let left = wake.since(self.clock.now());
+                if let Ok(done) = fast_timeout(left, race.next()).await {
+                    break done;
+                }
+                let now = self.clock.now();
+                if now >= end {
+                    return Asked::Stopped(Stopped::NoTime);
+                }
+                if patience.hedge_at.is_some_and(|at| at <= now) {
+                    patience.hedge_at = None;
+                    if exempt || self.hedges.spend() {
+                        self.metrics.hedges.inc();
+                        break None;
+                    }
+                }
+                if patience.next_at.is_some_and(|at| at <= now) {
+                    break None;
+                }
+                if hold_at.is_some_and(|at| at <= now) {
+                    return Asked::Overdue;
+                }
+            };
+            let now = self.clock.now();
+            step = match done {
+                None => course.begin(now),
+                Some(Done { slot, note, result }) => {
+                    record.attempts.push(note);
+                    match result {
+                        Ok(value) => return Asked::Good(note.upstream, value),
+                        Err(ended) => {
+                            if ended.outcome == Outcome::Full && slot == Slot::OneAtATime {
+                                skipped = Some(note.upstream);
+                            }
+                            question.note(ended);
+                            course.after(ended, now)
+                        }
+                    }
+                }
+            };
         }
     }
 
-    async fn attempt<T>(
+    fn errand<T>(
         &self,
+        question: &Question<'_>,
         upstream: Upstream,
         slot: Slot,
         slice: Duration,
-        question: &Question<'_>,
-        record: &mut Record,
         judge: fn(Reply) -> Result<T, Unfit>,
-    ) -> Result<T, Ended> {
-        let target = &self.targets[upstream.index()];
-        let begun = self.clock.now();
-        let Some(_permit) = target.permit(slot == Slot::OneAtATime) else {
-            let note = AttemptNote {
-                upstream,
-                outcome: Outcome::Full.name(),
-                took: Duration::ZERO,
-                judged: None,
-            };
-            record.attempt(note);
-            return Err(Ended { outcome: Outcome::Full, sent: Sent::Nothing });
-        };
-        let call = question.visit.call.map_or(0, call_key);
-        let mut watched = self.watch.attempt(upstream, call, begun);
-        let exchanged = self
-            .exchange(target, question, slice, slot != Slot::Free, || watched.turned_slow())
-            .await;
-        let mut judged = None;
-        let result = exchanged.and_then(|reply| {
-            judge(reply).map_err(|unfit| {
-                judged = unfit.judged;
-                Ended { outcome: unfit.outcome, sent: Sent::Something }
-            })
-        });
-        let outcome = result.as_ref().map_or_else(|ended| ended.outcome, |_| Outcome::Good);
-        watched.ended(outcome);
-        let took = self.clock.now().since(begun);
-        record.attempt(AttemptNote { upstream, outcome: outcome.name(), took, judged });
-        result
-    }
-
-    async fn exchange(
-        &self,
-        target: &Target,
-        question: &Question<'_>,
-        slice: Duration,
-        fresh: bool,
-        turned_slow: impl FnOnce(),
-    ) -> Result<Reply, Ended> {
-        let signature = self.signature(question, &target.config.public_url);
-        let exchange = question.outgoing.ask(target, signature.as_ref(), fresh, self.clock);
-        let mut exchange = std::pin::pin!(exchange);
-        let timed_out = Ended { outcome: Outcome::TimedOut, sent: Sent::Something };
-        if slice <= HOLD_AFTER {
-            return fast_timeout(slice, exchange).await.unwrap_or(Err(timed_out));
-        }
-        match fast_timeout(HOLD_AFTER, &mut exchange).await {
-            Ok(result) => result,
-            Err(_) => {
-                turned_slow();
-                fast_timeout(slice - HOLD_AFTER, exchange).await.unwrap_or(Err(timed_out))
-            }
+    ) -> Errand<T> {
+        Errand {
+            upstream,
+            slot,
+            limit: if slot == Slot::Free { LONGEST } else { slice },
+            outgoing: question.outgoing.clone(),
+            signature: self.signature(question, &self.targets[upstream.index()].config.public_url),
+            call: question.visit.call.map_or(0, call_key),
+            row: question.visit.row,
+            judge,
         }
     }
 
@@ -303,7 +439,7 @@ impl Relay {
         };
         Question {
             row,
-            outgoing,
+            outgoing: Arc::new(outgoing),
             deadline: Deadline::new(visit.arrival.at, row.budget),
             since_ms: held.as_ref().map_or(now_ms, |token| token.since_ms),
             may_have_run: held.as_ref().is_some_and(|token| token.may_have_run),
@@ -335,27 +471,23 @@ impl Relay {
         token.filter(|_| fate == TokenFate::Good)
     }
 
-    /// A hold document, if the row may hold and its time is not over.
-    fn hold(&self, question: &Question<'_>) -> Option<Answer> {
-        let limit = question.row.hold?;
+    /// A hold document, if the row may hold and its time is not over. `running` says that an upstream
+    /// is still being asked.
+    fn hold(&self, question: &Question<'_>, running: bool) -> Option<Answer> {
+        let pause = question.pause()?;
         let call = question.visit.call?;
-        if question.may_have_run && question.row.replay != Replay::Idempotent {
+        if !running && question.may_have_run && question.row.replay != Replay::Idempotent {
             // It could not be asked again; the return could only end the same way, later.
             return None;
         }
         let holds = question.held.as_ref().map_or(0, |token| token.holds);
-        let pause = PAUSES.wait(holds);
-        let held = hold::unix_ms().saturating_sub(question.since_ms);
-        if Duration::from_millis(held) + pause + RETURN_TRIP > limit {
-            return None;
-        }
         let token = Token {
             delivery: question.outgoing.delivery.clone(),
             row: question.row.name.clone(),
             call: call.to_string(),
             since_ms: question.since_ms,
             holds: holds + 1,
-            may_have_run: question.may_have_run,
+            may_have_run: question.may_have_run || running,
             carried: match &question.held {
                 Some(token) => token.carried.clone(),
                 None if question.visit.arrival.is_form => {

@@ -13,6 +13,7 @@ use prometheus::{
 };
 
 use crate::answer::{AnsweredBy, Refusal};
+use crate::relay::late::FATES;
 
 /// All metrics.
 #[derive(Debug)]
@@ -35,6 +36,10 @@ pub struct Metrics {
     pub callback_lost: IntCounter,
     /// Hold tokens that came back, by what became of them.
     pub hold_tokens: IntCounterVec,
+    /// Answers that came after the caller was put on hold, by what became of them.
+    pub late_answers: IntCounterVec,
+    /// Visits for which two upstreams were asked at once, because one took longer than usual.
+    pub hedges: IntCounter,
     /// Changes of verdict.
     pub verdict_changes: IntCounterVec,
     /// Observations that the watchman could not take.
@@ -149,6 +154,15 @@ impl Metrics {
                 "Hold tokens that came back, by what became of them.",
                 &["fate"],
             )?,
+            late_answers: make.counters(
+                "holdline_late_answers_total",
+                "Answers that came after the caller was put on hold, by what became of them.",
+                &["fate"],
+            )?,
+            hedges: make.counter(
+                "holdline_hedges_total",
+                "Visits for which two upstreams were asked at once.",
+            )?,
             verdict_changes: make.counters(
                 "holdline_verdict_changes_total",
                 "Changes of what is believed of an upstream.",
@@ -177,6 +191,9 @@ impl Metrics {
         };
         for reason in Refusal::NAMES {
             metrics.refusals.with_label_values(&[reason]);
+        }
+        for fate in FATES {
+            metrics.late_answers.with_label_values(&[fate]);
         }
         Ok(metrics)
     }

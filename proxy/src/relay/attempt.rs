@@ -1,0 +1,160 @@
+//! One attempt as a thing of its own, and several of them at once.
+//!
+//! An attempt owns all it needs, so that it can outlive the visit it was made for: an answer that
+//! comes after the caller was put on hold is given when they return, and an upstream that was left
+//! behind still shows whether it is slow or dead.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use holdline_policy::{Ended, Outcome, Sent, Upstream};
+use http::HeaderValue;
+use pingora_timeout::fast_timeout::fast_timeout;
+
+use super::exchange::Outgoing;
+use super::judge::Unfit;
+use super::{HOLD_AFTER, Relay};
+use crate::record::AttemptNote;
+use crate::upstream::http1::Reply;
+
+/// The longest any attempt runs.
+pub(super) const LONGEST: Duration = Duration::from_secs(45);
+
+/// How an attempt stands to the trial of its upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// There is no trial.
+    Free,
+    /// It is the trial's visit, if no other is.
+    OneAtATime,
+    /// There is a trial, and nobody else is left.
+    BesideTheTrial,
+}
+
+/// What an attempt is to do.
+pub(super) struct Errand<T> {
+    pub(super) upstream: Upstream,
+    pub(super) slot: Slot,
+    /// For how long it may run at most. A trial is settled within its visit's time.
+    pub(super) limit: Duration,
+    pub(super) outgoing: Arc<Outgoing>,
+    pub(super) signature: Option<HeaderValue>,
+    /// Tells calls apart for the verdict.
+    pub(super) call: u64,
+    pub(super) row: usize,
+    pub(super) judge: fn(Reply) -> Result<T, Unfit>,
+}
+
+/// An attempt that is over.
+pub(super) struct Done<T> {
+    pub(super) slot: Slot,
+    pub(super) note: AttemptNote,
+    pub(super) result: Result<T, Ended>,
+}
+
+/// The attempts of one visit that are under way: none, one, or one at each upstream.
+pub(super) struct Race<T> {
+    running: [Option<BoxFuture<'static, Done<T>>>; Upstream::COUNT],
+}
+
+// === impl Errand ===
+
+impl<T: Send + 'static> Errand<T> {
+    /// Runs the errand.
+    async fn run(self, relay: Arc<Relay>) -> Done<T> {
+        let Errand { upstream, slot, .. } = self;
+        let target = &relay.targets[upstream.index()];
+        let begun = relay.clock.now();
+        let done = |outcome: Outcome, judged, result| {
+            let took = relay.clock.now().since(begun);
+            relay.metrics.attempt(upstream, outcome.name(), took);
+            if let Some(reason) = judged {
+                relay.metrics.judgement_refusals.with_label_values(&[reason]).inc();
+            }
+            let note = AttemptNote { upstream, outcome: outcome.name(), took, judged };
+            Done { slot, note, result }
+        };
+        let Some(_permit) = target.permit(slot == Slot::OneAtATime) else {
+            let ended = Ended { outcome: Outcome::Full, sent: Sent::Nothing };
+            return done(Outcome::Full, None, Err(ended));
+        };
+        let mut watched = relay.watch.attempt(upstream, self.call, begun);
+        let asking =
+            self.outgoing.ask(target, self.signature.as_ref(), slot != Slot::Free, relay.clock);
+        let exchanged = bounded(self.limit, asking, || watched.turned_slow()).await;
+        let mut judged = None;
+        let result = exchanged.and_then(|reply| {
+            (self.judge)(reply).map_err(|unfit| {
+                judged = unfit.judged;
+                Ended { outcome: unfit.outcome, sent: Sent::Something }
+            })
+        });
+        let outcome = result.as_ref().map_or_else(|ended| ended.outcome, |_| Outcome::Good);
+        watched.ended(outcome);
+        if outcome == Outcome::Good && upstream == Upstream::Origin {
+            relay.latencies[self.row].note(relay.clock.now().since(begun));
+        }
+        done(outcome, judged, result)
+    }
+}
+
+/// Bounds an exchange, and says when it has taken longer than an answer should.
+async fn bounded(
+    limit: Duration,
+    asking: impl Future<Output = Result<Reply, Ended>>,
+    turned_slow: impl FnOnce(),
+) -> Result<Reply, Ended> {
+    let timed_out = Err(Ended { outcome: Outcome::TimedOut, sent: Sent::Something });
+    let mut asking = std::pin::pin!(asking);
+    if limit <= HOLD_AFTER {
+        return fast_timeout(limit, asking).await.unwrap_or(timed_out);
+    }
+    match fast_timeout(HOLD_AFTER, &mut asking).await {
+        Ok(result) => result,
+        Err(_) => {
+            turned_slow();
+            fast_timeout(limit - HOLD_AFTER, asking).await.unwrap_or(timed_out)
+        }
+    }
+}
+
+// === impl Race ===
+
+impl<T: Send + 'static> Race<T> {
+    pub(super) fn new() -> Race<T> {
+        Race { running: [const { None }; Upstream::COUNT] }
+    }
+
+    /// Begins an attempt.
+    pub(super) fn begin(&mut self, relay: &Arc<Relay>, errand: Errand<T>) {
+        let place = errand.upstream.index();
+        self.running[place] = Some(Box::pin(errand.run(relay.clone())));
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.iter().all(Option::is_none)
+    }
+
+    /// The next attempt to be over; none if none is under way. Nothing is lost when this is dropped
+    /// before.
+    pub(super) async fn next(&mut self) -> Option<Done<T>> {
+        std::future::poll_fn(|cx| {
+            let mut under_way = false;
+            for place in &mut self.running {
+                if let Some(attempt) = place {
+                    if let Poll::Ready(done) = Pin::new(attempt).poll(cx) {
+                        *place = None;
+                        return Poll::Ready(Some(done));
+                    }
+                    under_way = true;
+                }
+            }
+            if under_way { Poll::Pending } else { Poll::Ready(None) }
+        })
+        .await
+    }
+}
