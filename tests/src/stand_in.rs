@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +33,8 @@ pub enum Manner {
     ResetsAfterReading,
     /// Reads the request and says nothing.
     Hangs,
+    /// Answers as it should, after this time.
+    Slow(Duration),
     /// Answers 500 to visits and probes alike.
     Sick,
 }
@@ -120,6 +123,9 @@ async fn serve(
         } else {
             answer(manner)
         };
+        if let (Manner::Slow(time), false) = (manner, probe) {
+            tokio::time::sleep(time).await;
+        }
         match answer {
             Answer::Whole(text) => {
                 if stream.write_all(text.as_bytes()).await.is_err() {
@@ -151,7 +157,7 @@ fn answer(manner: Manner) -> Answer {
         "<?xml version=\"1.0\"?><Response><Say>stand-in</Say><Hangup/></Response>";
     const PAGE: &str = "<!DOCTYPE html><html><head><title>Application error</title></head><body><h1>Sorry</h1></body></html>";
     match manner {
-        Manner::Answers => whole(200, "text/xml", DOCUMENT),
+        Manner::Answers | Manner::Slow(_) => whole(200, "text/xml", DOCUMENT),
         Manner::Status(status) => whole(status, "text/html", PAGE),
         Manner::Sick => whole(500, "text/html", PAGE),
         Manner::NotRun => Answer::Whole(

@@ -1,0 +1,179 @@
+//! What callers get while an upstream is slow: another is asked alongside, or they are held until the
+//! late answer is there.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+use std::time::Duration;
+
+use holdline_tests::world::{call_sid, form};
+use holdline_tests::{Manner, Part, World};
+use twilio_sim::{Ending, Fetched, Party, breaches, twiml};
+
+/// A row on which a caller may be held, and one that must not run twice beside it.
+const ROWS: &str = r#"
+[[row]]
+name = "patient"
+path = "/patient"
+kind = "synchronous"
+parties = ["phones_only_caller"]
+replay = "idempotent"
+canned = "apology"
+hold = "30s"
+[[row]]
+name = "once"
+path = "/once"
+kind = "synchronous"
+parties = ["phones_only_caller"]
+replay = "unsent"
+canned = "apology"
+hold = "30s"
+"#;
+
+async fn world(origin: Manner, monitor: Part) -> World {
+    let catalogue = "[catalogue]\nfile = \"rows.toml\"";
+    World::start_with_file(Part::StandIn(origin), monitor, catalogue, ("rows.toml", ROWS))
+        .await
+        .unwrap()
+}
+
+/// Who answered, and after how long.
+#[track_caller]
+fn by(fetched: &Fetched) -> (String, Duration) {
+    let received = fetched.result.as_ref().expect("an answer");
+    assert_eq!(received.status, 200);
+    (received.header("holdline-answered-by").expect("who answered").to_owned(), fetched.took)
+}
+
+/// The URL a hold document leads back to.
+#[track_caller]
+fn way_back(fetched: &Fetched) -> String {
+    let received = fetched.result.as_ref().unwrap();
+    let script = twiml::read(received.header("content-type"), &received.body).unwrap();
+    let Some(twiml::Verb::Redirect(twiml::Target { url, .. })) = script.verbs.last() else {
+        panic!("{script:?}")
+    };
+    url.clone()
+}
+
+async fn visit(world: &World, path: &str, n: u64) -> Fetched {
+    world.post(path, &form(&call_sid(n), &[("Digits", "7")])).await
+}
+
+async fn come_back(world: &World, url: &str, n: u64) -> Fetched {
+    world.post(url, &form(&call_sid(n), &[])).await
+}
+
+#[tokio::test]
+async fn the_monitor_is_asked_alongside_a_slow_origin() {
+    let world = world(Manner::Hangs, Part::StandIn(Manner::Answers)).await;
+    let (who, took) = by(&visit(&world, "/patient", 1).await);
+    assert_eq!(who, "monitor");
+    assert!((Duration::from_millis(2400)..Duration::from_millis(2700)).contains(&took), "{took:?}");
+    assert_eq!(world.metric("holdline_hedges_total", "").await.unwrap(), 1.0);
+    // The origin has been asked once, and is still being asked.
+    assert_eq!(world.origin.reached().len(), 1);
+    assert_eq!(
+        world.metric("holdline_attempts_in_flight", "upstream=\"origin\"").await.unwrap(),
+        1.0
+    );
+}
+
+#[tokio::test]
+async fn what_a_row_usually_takes_says_when_the_monitor_is_asked() {
+    let world = world(Manner::Answers, Part::StandIn(Manner::Answers)).await;
+    for n in 0..256 {
+        assert_eq!(by(&visit(&world, "/patient", n).await).0, "origin");
+    }
+    world.origin.stand_in.as_ref().unwrap().behave(Manner::Slow(Duration::from_millis(900)));
+    let (who, took) = by(&visit(&world, "/patient", 1000).await);
+    assert_eq!(who, "monitor");
+    assert!((Duration::from_millis(390)..Duration::from_millis(800)).contains(&took), "{took:?}");
+    // What must not run twice is waited for.
+    let (who, took) = by(&visit(&world, "/once", 1001).await);
+    assert_eq!((who.as_str(), world.monitor.reached().len()), ("origin", 1));
+    assert!(took >= Duration::from_millis(900), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_than_a_tenth_ask_twice_while_the_origin_is_well() {
+    let world = world(Manner::Answers, Part::StandIn(Manner::Answers)).await;
+    for n in 0..256 {
+        visit(&world, "/patient", n).await;
+    }
+    world.origin.stand_in.as_ref().unwrap().behave(Manner::Slow(Duration::from_millis(700)));
+    let visits = (0..200).map(|n| visit(&world, "/patient", 1000 + n));
+    let answers = futures::future::join_all(visits).await;
+    let monitor = answers.iter().filter(|fetched| by(fetched).0 == "monitor").count();
+    // Twenty are saved up, and each visit earns a tenth of another.
+    assert!((20..=40).contains(&monitor), "{monitor}");
+    assert_eq!(answers.iter().filter(|fetched| by(fetched).0 == "origin").count(), 200 - monitor);
+}
+
+#[tokio::test]
+async fn a_late_answer_is_given_to_the_caller_who_was_held() {
+    for path in ["/patient", "/once"] {
+        let world = world(Manner::Slow(Duration::from_secs(4)), Part::Nothing).await;
+        world.until("monitor", "down").await.unwrap();
+        let held = visit(&world, path, 1).await;
+        let (who, took) = by(&held);
+        assert_eq!(who, "hold", "{path}");
+        assert!(took < Duration::from_millis(2900), "{took:?}");
+        let again = come_back(&world, &way_back(&held), 1).await;
+        assert_eq!(by(&again).0, "hold", "it is still being asked");
+        while world.metric("holdline_attempts_total", "outcome=\"good\"").await.unwrap() < 1.0 {
+            tokio::task::yield_now().await;
+        }
+        // However often the caller returns, the origin has run it once.
+        for _ in 0..2 {
+            let answer = come_back(&world, &way_back(&again), 1).await;
+            assert_eq!(by(&answer).0, "origin", "{path}");
+        }
+        assert_eq!(world.origin.reached().len(), 1, "{path}");
+        let given = world.metric("holdline_late_answers_total", "fate=\"given\"").await.unwrap();
+        assert_eq!(given, 1.0);
+    }
+}
+
+#[tokio::test]
+async fn what_failed_while_the_caller_was_held_is_asked_again_where_it_may_be() {
+    let world = world(Manner::Hangs, Part::Nothing).await;
+    world.until("monitor", "down").await.unwrap();
+    let (patient, once) = tokio::join!(visit(&world, "/patient", 1), visit(&world, "/once", 2));
+    assert_eq!((by(&patient).0, by(&once).0), ("hold".into(), "hold".into()));
+    // The wire breaks under what was being asked, and then the origin is itself again.
+    world.origin.wire.cut().await;
+    world.origin.stand_in.as_ref().unwrap().behave(Manner::Answers);
+    world.until("origin", "down").await.unwrap();
+    world.origin.wire.mend().await;
+    world.until("origin", "trial").await.unwrap();
+    assert_eq!(by(&come_back(&world, &way_back(&patient), 1).await).0, "origin");
+    assert_eq!(by(&come_back(&world, &way_back(&once), 2).await).0, "canned");
+    let reached = world.origin.reached();
+    let of = |path: &str| {
+        let line = format!("POST {path} HTTP/1.1");
+        reached.iter().filter(|one| one.line == line).collect::<Vec<_>>()
+    };
+    assert_eq!((of("/patient").len(), of("/once").len()), (2, 1));
+    let delivery = |n: usize| of("/patient")[n].field("holdline-delivery").unwrap().to_owned();
+    assert_eq!(delivery(0), delivery(1));
+}
+
+#[tokio::test]
+async fn a_call_is_steered_by_answers_that_come_after_twilio_would_have_given_up() {
+    let world = world(Manner::Slow(Duration::from_secs(16)), Part::Nothing).await;
+    let company = world.company_at(1.0).unwrap();
+    let mut line = world.line("/once");
+    line.status = None;
+    let heard = company.call(line, Party::silent()).make().await;
+    assert_eq!(heard.ending, Ending::HungUp, "\n{heard}");
+    assert_eq!(breaches(&heard), [], "\n{heard}");
+    assert_eq!(heard.answered_by().last(), Some(&"origin"), "\n{heard}");
+    assert!(heard.answered_by().iter().rev().skip(1).all(|who| *who == "hold"), "\n{heard}");
+    assert!(heard.longest_wait_ms() < 2900, "\n{heard}");
+    assert_eq!(world.origin.reached().len(), 1);
+}
