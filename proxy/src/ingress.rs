@@ -92,7 +92,9 @@ impl Head<'_> {
         let hosts = self.fields.get_all(header::HOST).iter().count();
         let target_fine = self.target.first() == Some(&b'/')
             && self.target.iter().all(|&byte| byte.is_ascii_graphic() && byte != b'#');
-        if !target_fine || hosts > 1 || (self.needs_host && hosts == 0) {
+        let nominated = Nominated::of(self.fields).0.len();
+        let host_fine = hosts == 1 || (hosts == 0 && !self.needs_host);
+        if !target_fine || !host_fine || nominated > MOST_NOMINATED {
             return Err(Refusal::BadRequest);
         }
         Ok(())
@@ -222,19 +224,23 @@ fn is_form_type(value: &HeaderValue) -> bool {
     media_type.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
+/// The fields that `Connection` may name. Each of them is compared with every field.
+const MOST_NOMINATED: usize = 32;
+
 /// The fields that `Connection` names as belonging to this hop.
-struct Nominated<'a>(header::GetAll<'a, HeaderValue>);
+struct Nominated<'a>(Vec<&'a [u8]>);
 
 impl<'a> Nominated<'a> {
     fn of(fields: &'a HeaderMap) -> Nominated<'a> {
-        Nominated(fields.get_all(header::CONNECTION))
+        let lists = fields.get_all(header::CONNECTION).iter();
+        let names = lists.flat_map(|list| list.as_bytes().split(|&byte| byte == b','));
+        let named = names.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
+        // One more than is let in is enough to refuse.
+        Nominated(named.take(MOST_NOMINATED + 1).collect())
     }
 
     fn holds(&self, name: &HeaderName) -> bool {
-        let mut lists = self.0.iter().filter_map(|value| value.to_str().ok());
-        lists.any(|list| {
-            list.split(',').any(|named| named.trim().eq_ignore_ascii_case(name.as_str()))
-        })
+        self.0.iter().any(|named| named.eq_ignore_ascii_case(name.as_str().as_bytes()))
     }
 }
 
@@ -297,6 +303,10 @@ mod tests {
             head("/", &map(&[("host", "a"), ("host", "b")])).check(),
             Err(Refusal::BadRequest)
         );
+        let many = HeaderValue::try_from("x,".repeat(MOST_NOMINATED + 1)).unwrap();
+        let mut names_many = host.clone();
+        names_many.append(header::CONNECTION, many);
+        assert_eq!(head("/", &names_many).check(), Err(Refusal::BadRequest));
         let long = "/".repeat(LARGEST_HEADER);
         assert_eq!(head(&long, &host).check(), Err(Refusal::HeaderTooLarge));
     }

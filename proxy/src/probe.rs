@@ -5,6 +5,7 @@
 //! known to lie. The two upstreams are probed by tasks of their own: one that hangs delays no other.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use holdline_policy::backoff::jittered;
@@ -92,11 +93,13 @@ async fn probe(target: &Target) -> Result<(), &'static str> {
         return Err("no_address");
     }
     let mut connection = Box::pin(target.connect()).await.map_err(|_| "connect")?;
-    let reply = converse(&mut connection.stream, &head.with_body(b""), false, LARGEST_BODY + 1)
+    let (request, sent) = (head.with_body(b""), AtomicBool::new(false));
+    let reply = converse(&mut connection.stream, &request, false, LARGEST_BODY + 1, &sent)
         .await
         .map_err(Broken::name)?;
     let holds = |text: &String| {
-        reply.body.windows(text.len().max(1)).any(|window| window == text.as_bytes())
+        let mut windows = reply.body.windows(text.len().max(1));
+        text.is_empty() || windows.any(|window| window == text.as_bytes())
     };
     if reply.body.len() > LARGEST_BODY {
         Err("too_large")

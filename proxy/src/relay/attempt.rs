@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use holdline_policy::{Ended, Outcome, Sent, Upstream};
 use http::HeaderValue;
 use pingora_timeout::fast_timeout::fast_timeout;
 
-use super::exchange::Outgoing;
+use super::exchange::{Outgoing, ended};
 use super::judge::Unfit;
 use super::{HOLD_AFTER, Relay};
 use crate::record::AttemptNote;
@@ -82,9 +83,13 @@ impl<T: Send + 'static> Errand<T> {
             return done(Outcome::Full, None, Err(ended));
         };
         let mut watched = relay.watch.attempt(upstream, self.call, begun);
-        let asking =
-            self.outgoing.ask(target, self.signature.as_ref(), slot != Slot::Free, relay.clock);
-        let exchanged = bounded(self.limit, asking, || watched.turned_slow()).await;
+        let sent = AtomicBool::new(false);
+        let (signature, fresh) = (self.signature.as_ref(), slot != Slot::Free);
+        let asking = self.outgoing.ask(target, signature, fresh, relay.clock, &sent);
+        let exchanged = match bounded(self.limit, asking, || watched.turned_slow()).await {
+            Some(exchanged) => exchanged,
+            None => Err(ended(Outcome::TimedOut, &sent)),
+        };
         let mut judged = None;
         let result = exchanged.and_then(|reply| {
             (self.judge)(reply).map_err(|unfit| {
@@ -101,22 +106,22 @@ impl<T: Send + 'static> Errand<T> {
     }
 }
 
-/// Bounds an exchange, and says when it has taken longer than an answer should.
-async fn bounded(
+/// Bounds something, and says when it has taken longer than an answer should. None if it takes too
+/// long.
+async fn bounded<T>(
     limit: Duration,
-    asking: impl Future<Output = Result<Reply, Ended>>,
+    asking: impl Future<Output = T>,
     turned_slow: impl FnOnce(),
-) -> Result<Reply, Ended> {
-    let timed_out = Err(Ended { outcome: Outcome::TimedOut, sent: Sent::Something });
+) -> Option<T> {
     let mut asking = std::pin::pin!(asking);
     if limit <= HOLD_AFTER {
-        return fast_timeout(limit, asking).await.unwrap_or(timed_out);
+        return fast_timeout(limit, asking).await.ok();
     }
     match fast_timeout(HOLD_AFTER, &mut asking).await {
-        Ok(result) => result,
+        Ok(result) => Some(result),
         Err(_) => {
             turned_slow();
-            fast_timeout(limit - HOLD_AFTER, asking).await.unwrap_or(timed_out)
+            fast_timeout(limit - HOLD_AFTER, asking).await.ok()
         }
     }
 }

@@ -4,6 +4,7 @@
 //! every per-read timeout there is.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use holdline_policy::{Ended, Outcome, Sent};
@@ -55,41 +56,41 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Asks `target`, and keeps the connection if it can carry more. An idle one is used only where a
-    /// second may be tried, and not where `fresh` forbids it.
+    /// second may be tried, and not where `fresh` forbids it. `sent` is set once a byte was written.
     pub async fn ask(
         &self,
         target: &Target,
         signature: Option<&HeaderValue>,
         fresh: bool,
         clock: Clock,
+        sent: &AtomicBool,
     ) -> Result<Reply, Ended> {
         let request = self.written(target.config.public_url.authority(), signature);
         let is_head = self.method == Method::HEAD;
-        if self.repeatable
-            && !fresh
-            && let Some(mut connection) = target.idle_connection(clock.now())
-        {
-            match converse(&mut connection.stream, &request, is_head, LARGEST_ANSWER).await {
+        let pooled = self.repeatable && !fresh;
+        if pooled && let Some(mut connection) = target.idle_connection(clock.now()) {
+            match converse(&mut connection.stream, &request, is_head, LARGEST_ANSWER, sent).await {
+                // What an upstream says as it closes an idle connection is no answer to this.
+                Ok(Reply { status: 408, keeps: false, .. }) => {}
                 Ok(reply) => {
                     if reply.keeps {
                         target.keep(connection, clock.now());
                     }
                     return Ok(reply);
                 }
-                // An idle connection that the upstream closed just as it was used again says nothing
-                // of the upstream; a new connection does.
-                Err(Broken::Unanswered) => {}
-                Err(Broken::Cut | Broken::NotHttp) => return Err(BROKEN),
+                // A connection that was closed just as it was used again, or that held what was not
+                // meant for us, says nothing of the upstream; a new connection does.
+                Err(Broken::Unanswered | Broken::NotHttp) => {}
+                Err(Broken::Cut) => return Err(ended(Outcome::Broken, sent)),
             }
         }
         // Connecting is rare and its future large; boxed, it does not weigh on those that reuse.
-        let mut connection = Box::pin(target.connect())
+        let mut connection =
+            Box::pin(target.connect()).await.map_err(|outcome| ended(outcome, sent))?;
+        let reply = converse(&mut connection.stream, &request, is_head, LARGEST_ANSWER, sent)
             .await
-            .map_err(|outcome| Ended { outcome, sent: Sent::Nothing })?;
-        let reply = converse(&mut connection.stream, &request, is_head, LARGEST_ANSWER)
-            .await
-            .map_err(|_| BROKEN)?;
-        if reply.keeps {
+            .map_err(|_| ended(Outcome::Broken, sent))?;
+        if pooled && reply.keeps {
             target.keep(connection, clock.now());
         }
         Ok(reply)
@@ -117,4 +118,8 @@ impl Outgoing {
     }
 }
 
-const BROKEN: Ended = Ended { outcome: Outcome::Broken, sent: Sent::Something };
+/// An attempt that came to `outcome`, with whether anything was sent on the way.
+pub(super) fn ended(outcome: Outcome, sent: &AtomicBool) -> Ended {
+    let something = sent.load(Ordering::Relaxed);
+    Ended { outcome, sent: if something { Sent::Something } else { Sent::Nothing } }
+}

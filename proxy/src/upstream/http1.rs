@@ -7,6 +7,7 @@
 //! doubt, the connection is not kept.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
@@ -49,10 +50,10 @@ pub struct Reply {
 /// Why no answer could be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
-    /// The connection ended or failed before anything of an answer came.
+    /// The connection ended or failed before the head of an answer was whole.
     #[error("the connection ended without an answer")]
     Unanswered,
-    /// The connection ended or failed in the middle of an answer.
+    /// The connection ended or failed in the middle of an answer's body.
     #[error("the connection ended in the middle of the answer")]
     Cut,
     /// The answer is no HTTP that could be understood, or larger than any that is read.
@@ -132,17 +133,22 @@ pub fn push_field(block: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// Sends a whole request and reads the whole answer, of whose body at most `limit` bytes are kept.
+/// `sent` is set once a byte has been written.
 pub async fn converse<S>(
     stream: &mut S,
     request: &[u8],
     is_head: bool,
     limit: usize,
+    sent: &AtomicBool,
 ) -> Result<Reply, Broken>
 where
     S: AsyncRead + AsyncWrite + Unpin + ?Sized,
 {
-    stream.write_all(request).await.map_err(|_| Broken::Unanswered)?;
-    stream.flush().await.map_err(|_| Broken::Unanswered)?;
+    // A server may answer before it has read everything and close; what it said is read all the same.
+    let whole_sent = write(stream, request, sent).await.is_ok();
+    if !whole_sent && !sent.load(Ordering::Relaxed) {
+        return Err(Broken::Unanswered);
+    }
     let mut buffer = BytesMut::with_capacity(READ_SIZE);
     let Head { mut reply, framing } = read_head(stream, &mut buffer, is_head).await?;
     let whole = match framing {
@@ -168,8 +174,23 @@ where
             false
         }
     };
-    reply.keeps &= whole && buffer.is_empty();
+    reply.keeps &= whole && whole_sent && buffer.is_empty();
     Ok(reply)
+}
+
+async fn write<S>(stream: &mut S, mut bytes: &[u8], sent: &AtomicBool) -> std::io::Result<()>
+where
+    S: AsyncWrite + Unpin + ?Sized,
+{
+    while !bytes.is_empty() {
+        let written = stream.write(bytes).await?;
+        if written == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        sent.store(true, Ordering::Relaxed);
+        bytes = &bytes[written..];
+    }
+    stream.flush().await
 }
 
 async fn read_head<S>(stream: &mut S, buffer: &mut BytesMut, is_head: bool) -> Result<Head, Broken>
@@ -202,11 +223,9 @@ where
         if buffer.len() > LARGEST_HEAD {
             return Err(Broken::NotHttp);
         }
-        let nothing_yet = buffer.is_empty() && interim == 0;
-        let broken = if nothing_yet { Broken::Unanswered } else { Broken::Cut };
         match fill(stream, buffer).await {
             Ok(true) => {}
-            Ok(false) | Err(_) => return Err(broken),
+            Ok(false) | Err(_) => return Err(Broken::Unanswered),
         }
     }
 }
@@ -232,11 +251,13 @@ fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Option<Head>
             not_run: false,
             cookies: Vec::new(),
             body: Bytes::new(),
-            keeps: response.version == Some(1),
+            keeps: false,
         },
         framing: Framing::UntilClose,
     };
+    let is_1_1 = response.version == Some(1);
     let (mut declared, mut coded) = (None, false);
+    let (mut closes, mut stays) = (false, is_1_1);
     for field in response.headers.iter() {
         let named = |name: &str| field.name.eq_ignore_ascii_case(name);
         if named("content-length") {
@@ -253,11 +274,8 @@ fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Option<Head>
             coded = true;
         } else if named("connection") {
             for word in field.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-                if word.eq_ignore_ascii_case(b"close") {
-                    head.reply.keeps = false;
-                } else if word.eq_ignore_ascii_case(b"keep-alive") && response.version == Some(0) {
-                    head.reply.keeps = true;
-                }
+                closes |= word.eq_ignore_ascii_case(b"close");
+                stays |= word.eq_ignore_ascii_case(b"keep-alive");
             }
         } else if named("set-cookie") {
             head.reply.cookies.extend(HeaderValue::from_bytes(field.value).ok());
@@ -265,11 +283,18 @@ fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Option<Head>
             head.reply.not_run = field.value == b"1";
         }
     }
+    head.reply.keeps = stays && !closes;
     head.framing = match (coded, declared) {
-        _ if is_head || matches!(status, 204 | 304) => Framing::Length(0),
+        _ if is_head || status == 304 => Framing::Length(0),
+        (coded, declared) if status == 204 => {
+            // It has no body; one that is announced all the same may yet come.
+            head.reply.keeps &= !coded && declared.unwrap_or(0) == 0;
+            Framing::Length(0)
+        }
         (true, declared) => {
-            // The coding decides, but a server that sends both is not to be trusted with another.
-            head.reply.keeps &= declared.is_none();
+            // The coding decides, but a server that sends both, or does not know the coding, is not
+            // to be trusted with another.
+            head.reply.keeps &= is_1_1 && declared.is_none();
             Framing::Chunked
         }
         (false, Some(length)) => Framing::Length(length),
@@ -402,7 +427,9 @@ mod tests {
         head.field("x", "1");
         let request = head.with_body(b"body");
         let read = async {
-            let result = converse(&mut stream, &request, is_head, LIMIT).await;
+            let sent = AtomicBool::new(false);
+            let result = converse(&mut stream, &request, is_head, LIMIT, &sent).await;
+            assert!(sent.load(Ordering::Relaxed));
             // What was not asked for must not count as left unread.
             let mut rest = Vec::new();
             let _ = stream.read_to_end(&mut rest).await;
@@ -458,6 +485,9 @@ mod tests {
         check("HTTP/1.1 200 OK\r\n\r\nabc", "200 \"abc\"");
         check("HTTP/1.0 200 OK\r\n\r\nabc", "200 \"abc\"");
         check("HTTP/1.1 204 No Content\r\n\r\n", "204 \"\" keeps");
+        check("HTTP/1.1 204 No\r\ncontent-length: 0\r\n\r\n", "204 \"\" keeps");
+        check("HTTP/1.1 204 No\r\ncontent-length: 5\r\n\r\n", "204 \"\"");
+        check("HTTP/1.1 204 No\r\ntransfer-encoding: chunked\r\n\r\n", "204 \"\"");
         assert_eq!(
             read(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", 99, true),
             "200 \"\" keeps"
@@ -490,6 +520,14 @@ mod tests {
         );
         check("HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\na", "200 \"a\"");
         check(
+            "HTTP/1.0 200 OK\r\nconnection: close, keep-alive\r\ncontent-length: 0\r\n\r\n",
+            "200 \"\"",
+        );
+        check(
+            "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            "200 \"\"",
+        );
+        check(
             "HTTP/1.1 200 OK\r\ncontent-length: 7\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
             "200 \"\"",
         );
@@ -505,7 +543,25 @@ mod tests {
         );
         check("HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n", "NotHttp");
         check(&"HTTP/1.1 100 Continue\r\n\r\n".repeat(MOST_INTERIM + 1), "NotHttp");
-        check("HTTP/1.1 100 Continue\r\n\r\n", "Cut");
+        check("HTTP/1.1 100 Continue\r\n\r\n", "Unanswered");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_before_the_request_was_read_counts() {
+        let mut stream = tokio_test::io::Builder::new()
+            .write(b"GET")
+            .write_error(std::io::ErrorKind::ConnectionReset.into())
+            .read(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
+            .build();
+        let sent = AtomicBool::new(false);
+        let reply = converse(&mut stream, b"GET / HTTP/1.1\r\n\r\n", false, LIMIT, &sent).await;
+        assert_eq!(reply.map(|reply| (reply.status, reply.keeps)), Ok((413, false)));
+        let mut closed = tokio_test::io::Builder::new()
+            .write_error(std::io::ErrorKind::BrokenPipe.into())
+            .build();
+        let sent = AtomicBool::new(false);
+        let reply = converse(&mut closed, b"GET", false, LIMIT, &sent).await;
+        assert_eq!((reply, sent.load(Ordering::Relaxed)), (Err(Broken::Unanswered), false));
     }
 
     #[test]
@@ -523,7 +579,7 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_broken() {
         check("", "Unanswered");
-        check("HTTP/1.1 200 OK\r\ncont", "Cut");
+        check("HTTP/1.1 200 OK\r\ncont", "Unanswered");
         check("SSH-2.0-OpenSSH\r\n", "NotHttp");
         check("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "NotHttp");
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(MOST_FIELDS + 1));

@@ -84,7 +84,7 @@ impl Target {
         let Some(peer) = self.peer() else { return Err(Outcome::Refused) };
         let Some(&address) = peer._address.as_inet() else { return Err(Outcome::Refused) };
         match self.connector.new_stream(peer.as_ref()).await {
-            Ok(stream) => Ok(Connection { stream, address }),
+            Ok(stream) => Ok(Connection::new(stream, address)),
             Err(error) => Err(connect_outcome(&error)),
         }
     }

@@ -1,29 +1,38 @@
 //! Idle connections to one upstream.
 //!
-//! A connection stays with the thread that used it, because its readiness is told to that thread;
-//! only where a thread has none does it take another's. A connection that the upstream closed, or on
+//! A connection stays with the thread that opened it, because its readiness is told to that thread;
+//! only where a thread has none does it borrow another's. A connection that the upstream closed, or on
 //! which it says something unasked, is thrown away when it is taken out or, at the latest, at the
-//! next sweep.
+//! next sweep; and so are, little by little, those that nobody has needed since the sweep before.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
+use futures::FutureExt as _;
 use holdline_policy::Moment;
 use pingora_core::protocols::Stream;
-use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::io::AsyncReadExt as _;
 
 /// Idle connections kept for one thread.
 const CAPACITY: usize = 256;
+/// The part of those not needed that one sweep closes.
+const CLOSED_AT_ONCE: usize = 8;
 
 /// Idle connections to one upstream.
 #[derive(Debug)]
 pub(super) struct Pool {
-    shards: Vec<ArrayQueue<Idle>>,
+    shards: Vec<Shard>,
     patience: Duration,
+}
+
+/// Idle connections of one thread.
+#[derive(Debug)]
+struct Shard {
+    idle: ArrayQueue<Idle>,
+    /// The fewest there were since the last sweep: so many were not needed.
+    fewest: AtomicUsize,
 }
 
 /// A connection to an upstream.
@@ -33,6 +42,7 @@ pub struct Connection {
     pub stream: Stream,
     /// Where it leads.
     pub address: SocketAddr,
+    home: usize,
 }
 
 #[derive(Debug)]
@@ -41,13 +51,22 @@ struct Idle {
     since: Moment,
 }
 
+// === impl Connection ===
+
+impl Connection {
+    /// A connection that this thread has opened.
+    pub(super) fn new(stream: Stream, address: SocketAddr) -> Connection {
+        Connection { stream, address, home: thread_number() }
+    }
+}
+
 // === impl Pool ===
 
 impl Pool {
     /// A pool for so many threads whose connections may idle for `patience`.
     pub(super) fn new(threads: usize, patience: Duration) -> Pool {
-        let shards = (0..threads.max(1)).map(|_| ArrayQueue::new(CAPACITY)).collect();
-        Pool { shards, patience }
+        let shard = || Shard { idle: ArrayQueue::new(CAPACITY), fewest: AtomicUsize::new(0) };
+        Pool { shards: std::iter::repeat_with(shard).take(threads.max(1)).collect(), patience }
     }
 
     /// Takes out a connection to `address` that can be used.
@@ -56,25 +75,31 @@ impl Pool {
         (0..self.shards.len()).find_map(|n| {
             let shard = &self.shards[(own + n) % self.shards.len()];
             // Each turn takes one out and puts none in, so that it ends.
-            std::iter::from_fn(|| shard.pop()).find_map(|mut idle| {
+            let usable = std::iter::from_fn(|| shard.idle.pop()).find_map(|mut idle| {
                 self.serves(&mut idle, Some(address), now).then_some(idle.connection)
-            })
+            });
+            shard.fewest.fetch_min(shard.idle.len(), Ordering::Relaxed);
+            usable
         })
     }
 
     /// Puts in a connection that has carried a whole exchange. One too many is closed.
     pub(super) fn put(&self, connection: Connection, now: Moment) {
-        let shard = &self.shards[thread_number() % self.shards.len()];
-        drop(shard.push(Idle { connection, since: now }));
+        if !self.patience.is_zero() {
+            let shard = &self.shards[connection.home % self.shards.len()];
+            drop(shard.idle.push(Idle { connection, since: now }));
+        }
     }
 
-    /// Closes what cannot be used any more.
+    /// Closes what cannot be used any more, and some of what nobody needs.
     pub(super) fn sweep(&self, address: Option<SocketAddr>, now: Moment) {
         for shard in &self.shards {
-            for _ in 0..shard.len() {
-                let Some(mut idle) = shard.pop() else { break };
-                if self.serves(&mut idle, address, now) {
-                    drop(shard.push(idle));
+            let not_needed = shard.fewest.swap(usize::MAX, Ordering::Relaxed);
+            let not_needed = not_needed.min(shard.idle.len()).div_ceil(CLOSED_AT_ONCE);
+            for n in 0..shard.idle.len() {
+                let Some(mut idle) = shard.idle.pop() else { break };
+                if n >= not_needed && self.serves(&mut idle, address, now) {
+                    drop(shard.idle.push(idle));
                 }
             }
         }
@@ -87,11 +112,11 @@ impl Pool {
     }
 }
 
-/// Whether an idle connection is open and silent, as far as the operating system has told.
+/// Whether an idle connection is open and silent, as far as the operating system has told. However
+/// many are asked at once, each is truly asked: the scheduler's budget does not count here.
 fn is_quiet(stream: &mut Stream) -> bool {
     let mut byte = [0];
-    let mut cx = Context::from_waker(Waker::noop());
-    Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+    tokio::task::unconstrained(stream.read(&mut byte)).now_or_never().is_none()
 }
 
 /// A small number for each thread that asks.
@@ -117,7 +142,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
         let stream = Box::new(Tcp::from(ours.unwrap()));
-        (Connection { stream, address }, theirs.unwrap().0)
+        (Connection::new(stream, address), theirs.unwrap().0)
     }
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -166,5 +191,45 @@ mod tests {
             pool.sweep(Some(address), NOW);
             assert!(pool.take(address, NOW).is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_needs_is_closed_little_by_little() {
+        let pool = Pool::new(1, PATIENCE);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut theirs = Vec::new();
+        for _ in 0..64 {
+            let (ours, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            theirs.push(accepted.unwrap());
+            pool.put(Connection::new(Box::new(Tcp::from(ours.unwrap())), address), NOW);
+        }
+        // Before the first sweep it is not known what is needed.
+        pool.sweep(Some(address), NOW);
+        let mut left = Vec::new();
+        for _ in 0..40 {
+            // Two at a time are in use.
+            let used = [pool.take(address, NOW), pool.take(address, NOW)];
+            used.into_iter().flatten().for_each(|connection| pool.put(connection, NOW));
+            pool.sweep(Some(address), NOW);
+            left.push(pool.shards[0].idle.len());
+        }
+        assert!(left.first().is_some_and(|first| *first >= 54), "{left:?}");
+        assert_eq!(left.last(), Some(&2), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn every_dead_connection_is_seen_however_many_there_are() {
+        let pool = Pool::new(1, PATIENCE);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for _ in 0..200 {
+            let (ours, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            drop(accepted);
+            let mut stream: Stream = Box::new(Tcp::from(ours.unwrap()));
+            let _ = stream.try_peek(&mut [0]).await;
+            pool.put(Connection::new(stream, address), NOW);
+        }
+        assert!(pool.take(address, NOW).is_none());
     }
 }
