@@ -148,14 +148,15 @@ impl World {
         let public: Url = edge.announced("holdline: public ").await?.parse()?;
         let admin: Url = edge.announced("holdline: admin ").await?.parse()?;
         let public = *public.socket_addrs(|| None)?.first().context("no public address")?;
-        let seed = Seed::from_environment();
+        let seed = Seed::from_environment().map_err(anyhow::Error::msg)?;
         let company = open(seed, Some(public), 20.0)?;
         Ok(World { edge, origin, monitor, public, admin, company, seed, folder })
     }
 
     /// Another phone company for the same edge, in which time passes as fast as this.
     pub fn company_at(&self, speed: f64) -> anyhow::Result<Company> {
-        open(self.seed, Some(self.public), speed)
+        // Calls of two companies must not be taken for one another.
+        open(self.seed.child(speed.to_bits()), Some(self.public), speed)
     }
 
     /// Where the edge listens for Twilio.

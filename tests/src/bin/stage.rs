@@ -254,7 +254,7 @@ fn company() -> anyhow::Result<Company> {
         account_sid: ACCOUNT.into(),
         auth_token: TOKEN.into(),
         connecting: Connecting { connect_to: Some(public), ..Connecting::default() },
-        seed: Seed::from_environment(),
+        seed: Seed::from_environment().map_err(anyhow::Error::msg)?,
         speed: 4.0,
         mishaps: Mishaps::default(),
         people: Population::default(),

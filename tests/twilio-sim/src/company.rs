@@ -9,7 +9,8 @@ use holdline_twilio::Form;
 use holdline_twilio::signature::Key;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::call::{Call, Command, Line, Outbound};
 use crate::mishaps::Mishaps;
@@ -105,6 +106,8 @@ struct Inner {
     loose: Mutex<VecDeque<WebhookStep>>,
     given: Mutex<HashMap<String, u64>>,
     requests: AtomicU64,
+    listener: Mutex<Option<mpsc::UnboundedSender<Event>>>,
+    busy: watch::Sender<usize>,
     reports: Semaphore,
     reports_at_once: AtomicU64,
     /// When the next call may begin, in microseconds of Unix time.
@@ -116,6 +119,19 @@ struct Calls {
     all: HashMap<String, Handle>,
     ended: VecDeque<String>,
 }
+
+/// Something that has ended.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A call.
+    Call(Transcript),
+    /// A request that belonged to no call.
+    Webhook(WebhookStep),
+}
+
+/// Something that is under way.
+#[derive(Debug)]
+pub(crate) struct Busy(Company);
 
 /// A participant's place in a conference, which is given up when this is dropped.
 #[derive(Debug)]
@@ -147,6 +163,8 @@ impl Company {
             loose: Mutex::default(),
             given: Mutex::default(),
             requests: AtomicU64::new(0),
+            listener: Mutex::default(),
+            busy: watch::Sender::new(0),
             reports: Semaphore::new(reports),
             reports_at_once: AtomicU64::new(reports as u64),
             next_begin_us: AtomicU64::new(0),
@@ -209,12 +227,15 @@ impl Company {
     /// Lets other things go wrong from now on.
     pub fn let_go_wrong(&self, mishaps: Mishaps) {
         let wanted = mishaps.reports_at_once.min(Semaphore::MAX_PERMITS);
-        let before = self.0.reports_at_once.swap(wanted as u64, Ordering::AcqRel) as usize;
-        if wanted > before {
+        let before = self.0.reports_at_once.load(Ordering::Acquire) as usize;
+        let now = if wanted > before {
             self.0.reports.add_permits(wanted - before);
+            wanted
         } else {
-            self.0.reports.forget_permits(before - wanted);
-        }
+            // Those in use cannot be taken back.
+            before - self.0.reports.forget_permits(before - wanted)
+        };
+        self.0.reports_at_once.store(now as u64, Ordering::Release);
         *lock(&self.0.mishaps) = mishaps;
     }
 
@@ -239,7 +260,7 @@ impl Company {
             (look(&mut rooms), rooms.take_reports())
         };
         for report in reports {
-            let company = self.clone();
+            let (company, busy) = (self.clone(), self.busy());
             tokio::spawn(async move {
                 let mut form = Form::from_pairs([("AccountSid", company.account_sid())]);
                 for (name, value) in &report.parameters {
@@ -247,8 +268,10 @@ impl Company {
                 }
                 form.push("Timestamp", &rfc2822(Timestamp::now()));
                 let dice = company.seed().dice(&report.name(), 0);
-                let steps = company.report(&report.url, report.method, &form, dice).await;
+                let begun = Instant::now();
+                let steps = company.report(&report.url, report.method, &form, dice, begun).await;
                 company.note_loose(steps);
+                drop(busy);
             });
         }
         result
@@ -295,9 +318,10 @@ impl Company {
         lock(&self.0.calls).all.insert(sid, handle);
     }
 
-    pub(crate) fn ended(&self, sid: &str) {
+    pub(crate) fn ended(&self, transcript: &Transcript) {
+        self.tell(|| Event::Call(transcript.clone()));
         let mut calls = lock(&self.0.calls);
-        calls.ended.push_back(sid.to_owned());
+        calls.ended.push_back(transcript.call_sid.clone());
         if calls.ended.len() > MOST_ENDED
             && let Some(oldest) = calls.ended.pop_front()
         {
@@ -330,10 +354,9 @@ impl Company {
         conference: &Conference,
         call_sid: &str,
         listener: Option<Listener>,
-        dice: &mut Dice,
     ) -> Result<(Seat, bool, mpsc::UnboundedReceiver<RoomEvent>), Shut> {
         let (sender, events) = mpsc::unbounded_channel();
-        let sid = || dice.sid("CF");
+        let sid = || self.dice(&format!("conference {}", conference.room)).sid("CF");
         let started =
             self.rooms(|rooms| rooms.join(conference, sid, call_sid, listener, sender))?;
         let seat = Seat {
@@ -351,6 +374,7 @@ impl Company {
         method: http::Method,
         form: &Form,
         mut dice: Dice,
+        begun: Instant,
     ) -> Vec<WebhookStep> {
         let mishaps = self.mishaps();
         if dice.happens(mishaps.lose_reports) {
@@ -365,7 +389,8 @@ impl Company {
             let expiry = Duration::from_secs_f64(mishaps.report_expiry_s);
             let turn = tokio::time::timeout(expiry, self.0.reports.acquire()).await;
             let Ok(Ok(_turn)) = turn else {
-                steps.push(step(Purpose::Status, url, &token, 0, &expired()));
+                let at_ms = millis(begun.elapsed());
+                steps.push(step(Purpose::Status, url, &token, at_ms, &expired()));
                 continue;
             };
             let webhook = Webhook {
@@ -375,8 +400,9 @@ impl Company {
                 key: &self.0.key,
                 idempotency_token: &token,
             };
+            let at_ms = millis(begun.elapsed());
             let fetched = self.fetch(&webhook).await;
-            let mut step = step(Purpose::Status, url, &token, 0, &fetched);
+            let mut step = step(Purpose::Status, url, &token, at_ms, &fetched);
             if step.status.is_some_and(|status| status >= 400) {
                 step.error = Some(REPORT_REFUSED);
             }
@@ -385,7 +411,35 @@ impl Company {
         steps
     }
 
+    /// Tells `listener` of everything that ends from now on.
+    pub fn listened_to_by(&self, listener: mpsc::UnboundedSender<Event>) {
+        *lock(&self.0.listener) = Some(listener);
+    }
+
+    fn tell(&self, event: impl FnOnce() -> Event) {
+        let mut listener = lock(&self.0.listener);
+        if listener.as_ref().is_some_and(|listener| listener.send(event()).is_err()) {
+            *listener = None;
+        }
+    }
+
+    /// Something is under way until what this gives is dropped.
+    pub(crate) fn busy(&self) -> Busy {
+        self.0.busy.send_modify(|count| *count += 1);
+        Busy(self.clone())
+    }
+
+    /// Waits until nothing is under way that a call has left behind: calls it dialed, reports of
+    /// conferences.
+    pub async fn settled(&self) {
+        // It cannot be closed while this company is there to ask.
+        let _ = self.0.busy.subscribe().wait_for(|count| *count == 0).await;
+    }
+
     fn note_loose(&self, steps: Vec<WebhookStep>) {
+        for step in &steps {
+            self.tell(|| Event::Webhook(step.clone()));
+        }
         let mut loose = lock(&self.0.loose);
         loose.extend(steps);
         while loose.len() > MOST_LOOSE {
@@ -415,6 +469,7 @@ pub(crate) fn step(
     WebhookStep {
         at_ms,
         purpose,
+        url: url.to_string(),
         path: url.path().to_owned(),
         token: token.to_owned(),
         status: received.map(|received| received.status),
@@ -435,6 +490,12 @@ pub fn rfc2822(time: Timestamp) -> String {
 /// A lock whose holder panicked holds good data all the same.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.0.busy.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Drop for Seat {

@@ -90,6 +90,7 @@ async fn call_in(
         Some(from) => company.call_from(from, line, party),
         None => company.call(line, party),
     };
+    let call = call.guided();
     let sid = call.sid();
     call.handle();
     tokio::spawn(call.make());

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::transcript::{Ending, Transcript, WebhookStep};
+use crate::transcript::{Ending, Purpose, Transcript, WebhookStep};
 use crate::webhook::overrides::TOTAL;
 
 /// Something that must not happen, and did.
@@ -49,21 +49,26 @@ pub fn breaches(transcript: &Transcript) -> Vec<Breach> {
         Ending::Endless => note(Fault::Endless, ""),
         _ => {}
     }
-    let limit = u64::try_from(TOTAL.as_millis()).unwrap_or(u64::MAX);
     for webhook in transcript.webhooks() {
-        if webhook.purpose.is_waited_for() && webhook.took_ms > limit {
-            note(Fault::Late, &webhook.path);
-        }
-        if ran_twice(webhook) {
-            note(Fault::RanTwice, &webhook.path);
-        }
-        if webhook.purpose == crate::transcript::Purpose::Status
-            && !webhook.status.is_some_and(|status| (200..300).contains(&status))
-        {
-            note(Fault::ReportRefused, &webhook.path);
+        for fault in faults(webhook) {
+            note(fault, &webhook.path);
         }
     }
     found
+}
+
+/// What of a request must not happen, whether it belonged to a call or not.
+pub fn faults(webhook: &WebhookStep) -> Vec<Fault> {
+    let limit = u64::try_from(TOTAL.as_millis()).unwrap_or(u64::MAX);
+    let accepted = webhook.status.is_some_and(|status| (200..300).contains(&status));
+    [
+        (webhook.purpose.is_waited_for() && webhook.took_ms >= limit, Fault::Late),
+        (ran_twice(webhook), Fault::RanTwice),
+        (webhook.purpose == Purpose::Status && !accepted, Fault::ReportRefused),
+    ]
+    .into_iter()
+    .filter_map(|(happened, fault)| happened.then_some(fault))
+    .collect()
 }
 
 /// Whether a request followed one that had been sent and that nothing had come back for.
@@ -87,7 +92,7 @@ impl fmt::Display for Breach {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transcript::{Purpose, Step};
+    use crate::transcript::Step;
     use crate::webhook::Attempt;
 
     fn webhook(purpose: Purpose, status: Option<u16>, took_ms: u64) -> WebhookStep {
@@ -95,6 +100,7 @@ mod tests {
         WebhookStep {
             at_ms: 0,
             purpose,
+            url: String::new(),
             path: "/x".into(),
             token: String::new(),
             status,
@@ -124,7 +130,7 @@ mod tests {
     fn what_must_not_happen_is_found() {
         let document = |took| webhook(Purpose::Document, Some(200), took);
         check(Ending::HungUp, vec![document(9000)], &[]);
-        check(Ending::HungUp, vec![document(15_001)], &[Fault::Late]);
+        check(Ending::HungUp, vec![document(15_000)], &[Fault::Late]);
         check(Ending::Apology(11200), vec![document(1)], &[Fault::Unanswered]);
         check(Ending::Endless, vec![], &[Fault::Endless]);
         let report = |status| webhook(Purpose::Status, status, 1);

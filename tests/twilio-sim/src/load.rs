@@ -7,10 +7,9 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use crate::call::{Call, Command, Endpoint, Line, Outbound, Source};
-use crate::company::Company;
+use crate::company::{Company, Event};
 use crate::party::Party;
 use crate::summary::{OwnCost, Summary, cpu_time};
-use crate::transcript::Transcript;
 
 /// What a load consists of.
 #[derive(Debug, Clone)]
@@ -25,6 +24,8 @@ pub struct Load {
     pub time: Duration,
     /// Over how much time they begin, and end.
     pub ramp: Duration,
+    /// How long a person waits before the next call.
+    pub again_after: Duration,
     /// Who is called beside them.
     pub leads: Option<Leads>,
 }
@@ -63,25 +64,28 @@ pub async fn run(
         }
     }
     let (begun, cpu_before) = (Instant::now(), cpu_time());
-    let (report, mut ended) = mpsc::channel::<Transcript>(1024);
+    let (listener, mut ended) = mpsc::unbounded_channel();
+    company.listened_to_by(listener);
     let mut people = JoinSet::new();
     let requests_before = company.requests();
     for number in 0..load.callers {
         let wait = load.ramp.mul_f64(number as f64 / load.callers.max(1) as f64);
         let until = begun + load.time + wait;
-        people.spawn(caller(company.clone(), load.clone(), number, wait, until, report.clone()));
+        people.spawn(caller(company.clone(), load.clone(), number, wait, until));
         if let Some(leads) = &load.leads {
             let leads = leads.clone();
-            people.spawn(called(company.clone(), leads, number, wait, until, report.clone()));
+            let again_after = load.again_after;
+            people.spawn(called(company.clone(), leads, number, again_after, wait, until));
         }
     }
-    drop(report);
     let mut summary = Summary::default();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            transcript = ended.recv() => match transcript {
-                Some(transcript) => summary.add(&transcript),
+            event = ended.recv() => add(&mut summary, event),
+            person = people.join_next() => match person {
+                Some(Err(fault)) => return Err(format!("a call came to grief: {fault}")),
+                Some(Ok(())) => {}
                 None => break,
             },
             _ = tick.tick() => show(Progress {
@@ -92,28 +96,29 @@ pub async fn run(
             }),
         }
     }
-    for webhook in company.loose() {
-        summary.add_webhook(&webhook);
+    company.settled().await;
+    while let Ok(event) = ended.try_recv() {
+        add(&mut summary, Some(event));
     }
     Ok((summary, OwnCost::since(begun, cpu_before)))
 }
 
+fn add(summary: &mut Summary, event: Option<Event>) {
+    match event {
+        Some(Event::Call(transcript)) => summary.add(&transcript),
+        Some(Event::Webhook(webhook)) => summary.add_webhook(&webhook),
+        None => {}
+    }
+}
+
 /// One caller: calls, and calls again, until the time is over.
-async fn caller(
-    company: Company,
-    load: Load,
-    number: usize,
-    wait: Duration,
-    until: Instant,
-    report: mpsc::Sender<Transcript>,
-) {
+async fn caller(company: Company, load: Load, number: usize, wait: Duration, until: Instant) {
     tokio::time::sleep(wait).await;
     let from = format!("+1501{number:07}");
     while Instant::now() < until {
         let call = company.call_from(&from, load.line.clone(), load.party.clone());
-        if !finish(call, until, &report).await {
-            return;
-        }
+        finish(call, until).await;
+        tokio::time::sleep(load.again_after).await;
     }
 }
 
@@ -122,9 +127,9 @@ async fn called(
     company: Company,
     leads: Leads,
     caller: usize,
+    again_after: Duration,
     wait: Duration,
     until: Instant,
-    report: mpsc::Sender<Transcript>,
 ) {
     tokio::time::sleep(wait).await;
     for round in 0.. {
@@ -145,23 +150,21 @@ async fn called(
             time_limit: 14_400,
             machine: None,
         });
-        if !finish(call, until, &report).await {
-            return;
-        }
+        finish(call, until).await;
+        tokio::time::sleep(again_after).await;
     }
 }
 
-/// Makes a call; when the time is over, whoever is on it hangs up. False if nobody wants to know.
-async fn finish(call: Call, until: Instant, report: &mpsc::Sender<Transcript>) -> bool {
+/// Makes a call; when the time is over, whoever is on it hangs up.
+async fn finish(call: Call, until: Instant) {
     let handle = call.handle();
     let hang_up = tokio::spawn(async move {
         tokio::time::sleep_until(until.into()).await;
         // It may be over.
         let _ = handle.commands.send(Command::HangUp);
     });
-    let transcript = call.make().await;
+    call.make().await;
     hang_up.abort();
-    report.send(transcript).await.is_ok()
 }
 
 fn numbered(url: &str, n: u64) -> Result<Url, url::ParseError> {

@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use twilio_sim::company::Event;
 use twilio_sim::load::{Leads, Load, Progress};
+use twilio_sim::summary::Summary;
 use twilio_sim::{
-    Company, Connecting, Endpoint, Line, Mishaps, Party, Population, Seed, Settings, breaches,
-    control, load, rest,
+    Company, Connecting, Endpoint, Line, Mishaps, Party, Population, Seed, Settings, control, load,
+    rest,
 };
 use url::Url;
 
@@ -24,7 +26,7 @@ The account's auth token is read from TWILIO_AUTH_TOKEN. All requests are signed
 
 What people do is written as acts in order, separated by semicolons:
   WORDS=KEYS   when WORDS were heard, presses KEYS (a caller who signs in: access number=1234567*)
-  wait 2s      takes time before the next act
+  wait 2s      at a question or in a conference, takes time before the next act
   leave 20s    in a conference, presses star 20 s after joining it
   talk 20s     in a conference, presses star 20 s after somebody came to talk to
   hang up 5s   hangs up 5 s after the act before, wherever that is
@@ -98,7 +100,7 @@ struct LineArguments {
     /// Told when the call is over.
     #[arg(long)]
     status_callback: Option<Url>,
-    /// What each person does (see the end of --help).
+    /// What each person does (see the end of `twilio-sim --help`).
     #[arg(long, default_value = "")]
     party: Party,
     /// Prints JSON.
@@ -129,6 +131,9 @@ struct LoadArguments {
     /// Over how many seconds they begin, and end.
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     ramp: f64,
+    /// How many seconds a person waits before the next call; shortened by --speed.
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
+    again_after: f64,
     /// Calls people beside them, one after another for each caller; `{n}` stands for a number.
     #[arg(long, value_name = "URL")]
     lead_url: Option<String>,
@@ -177,18 +182,33 @@ fn main() -> ExitCode {
 
 async fn call(arguments: CallArguments) -> Result<ExitCode, String> {
     let company = company(&arguments.company, false)?;
+    let (listener, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    company.listened_to_by(listener);
     let call = company.call(line(&arguments.line), arguments.line.party.clone());
     let transcript = call.make().await;
+    company.settled().await;
+    let mut summary = Summary::default();
+    let mut others = Vec::new();
+    while let Ok(event) = ended.try_recv() {
+        match event {
+            Event::Call(other) => {
+                summary.add(&other);
+                others.extend((other.call_sid != transcript.call_sid).then_some(other));
+            }
+            Event::Webhook(webhook) => summary.add_webhook(&webhook),
+        }
+    }
     if arguments.line.json {
-        say(&serde_json::to_string_pretty(&transcript).unwrap_or_default());
+        let all = serde_json::json!({ "call": transcript, "dialed": others });
+        say(&serde_json::to_string_pretty(&all).unwrap_or_default());
     } else {
         say(&transcript.to_string());
+        others.iter().for_each(|other| say(&format!("\n{other}")));
     }
-    let found = breaches(&transcript);
-    for breach in &found {
+    for breach in &summary.first_breaches {
         eprintln!("twilio-sim: {breach}");
     }
-    Ok(verdict(found.is_empty(), &company))
+    Ok(verdict(summary.breaches == 0, &company))
 }
 
 async fn run_load(arguments: LoadArguments) -> Result<ExitCode, String> {
@@ -202,6 +222,7 @@ async fn run_load(arguments: LoadArguments) -> Result<ExitCode, String> {
         callers: arguments.callers,
         time: seconds(arguments.time, "time")?,
         ramp: seconds(arguments.ramp, "ramp")?,
+        again_after: seconds(arguments.again_after / company.speed(), "again-after")?,
         leads: arguments.lead_url.map(|url| Leads { url, status: arguments.lead_status_callback }),
     };
     let (summary, cost) = load::run(&company, load, show).await?;
@@ -260,7 +281,7 @@ fn company(arguments: &CompanyArguments, reuse: bool) -> Result<Company, String>
             trust,
             reuse,
         },
-        seed: arguments.seed.unwrap_or_else(Seed::from_environment),
+        seed: arguments.seed.map_or_else(Seed::from_environment, Ok)?,
         speed: arguments.speed,
         mishaps,
         people: arguments.people.0.clone(),
@@ -291,6 +312,7 @@ fn verdict(well: bool, company: &Company) -> ExitCode {
     if let Some(place) = words.iter().position(|word| word == "--seed") {
         words.drain(place..(place + 2).min(words.len()));
     }
+    words.retain(|word| !word.starts_with("--seed="));
     let quoted = words.iter().map(|word| {
         let plain = word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:=+".contains(&b));
         if plain { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) }

@@ -35,7 +35,7 @@ pub enum Act {
         /// The keys.
         keys: String,
     },
-    /// Takes time before the next act.
+    /// At a question or in a conference, takes time before the next act.
     Wait(Span),
     /// Stays in a conference for this long after joining it, then presses star.
     Leave(Span),
@@ -167,15 +167,16 @@ impl FromStr for Party {
             }
             party = party.then(act(part)?);
         }
-        if party.again.as_ref().is_some_and(|acts| !acts.iter().any(takes_input_or_time)) {
-            return Err("\"repeat\" needs an act before it that is not \"hang up\"".into());
+        if party.again.as_ref().is_some_and(|acts| !acts.iter().any(answers_something)) {
+            return Err("\"repeat\" needs keys, \"leave\" or \"talk\" before it".into());
         }
         Ok(party)
     }
 }
 
-fn takes_input_or_time(act: &Act) -> bool {
-    !matches!(act, Act::HangUp(_))
+/// Whether an act waits for something of the application's, so that it cannot be done for ever at once.
+fn answers_something(act: &Act) -> bool {
+    matches!(act, Act::Press { .. } | Act::Leave(_) | Act::Talk(_))
 }
 
 fn act(part: &str) -> Result<Act, String> {
@@ -310,6 +311,7 @@ mod tests {
             ("hang up 9s-3s", "9s-3s"),
             ("repeat; a=1", "a=1"),
             ("hang up 2s; repeat", "repeat"),
+            ("wait 0s; repeat", "repeat"),
         ] {
             let error = text.parse::<Party>().unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

@@ -172,7 +172,8 @@ impl Rooms {
         if room.started {
             room.tell(RoomEvent::UnderWay);
         }
-        self.reports.extend(room.report("participant-join", Some(call_sid)));
+        let joined = room.participants.last().cloned();
+        self.reports.extend(room.report("participant-join", joined.as_ref()));
         if room.started && !was_started {
             self.reports.extend(room.report("conference-start", None));
         }
@@ -189,7 +190,7 @@ impl Rooms {
         room.updated = Timestamp::now();
         // They know if they left by themselves.
         let _ = gone.events.send(RoomEvent::Over);
-        self.reports.extend(room.report("participant-leave", Some(call_sid)));
+        self.reports.extend(room.report("participant-leave", Some(&gone)));
         let reason = match (gone.ends, room.participants.is_empty(), kicked) {
             (true, _, false) => Reason::EndingParticipantLeft,
             (true, _, true) => Reason::EndingParticipantKicked,
@@ -210,7 +211,7 @@ impl Rooms {
         let Some(mut room) = self.live.remove(name) else { return };
         room.tell(RoomEvent::Over);
         for gone in std::mem::take(&mut room.participants) {
-            self.reports.extend(room.report("participant-leave", Some(&gone.call_sid)));
+            self.reports.extend(room.report("participant-leave", Some(&gone)));
         }
         room.ended = Some((reason, by));
         room.updated = Timestamp::now();
@@ -264,7 +265,7 @@ impl Room {
     }
 
     /// The report of an event, if somebody wants it (`twilio.com/docs/voice/twiml/conference`).
-    fn report(&mut self, event: &str, call_sid: Option<&str>) -> Option<Report> {
+    fn report(&mut self, event: &str, participant: Option<&Participant>) -> Option<Report> {
         let short = event.trim_start_matches("conference-").trim_start_matches("participant-");
         let (sid, name) = (self.sid.clone(), self.name.clone());
         let ended = self.ended.clone();
@@ -279,10 +280,21 @@ impl Room {
             ("SequenceNumber", listener.sequence.to_string()),
         ];
         listener.sequence += 1;
-        parameters.extend(call_sid.map(|sid| ("CallSid", sid.to_owned())));
         if let Some((reason, by)) = ended {
             parameters.push(("ReasonConferenceEnded", reason.name().to_owned()));
             parameters.extend(by.map(|sid| ("CallSidEndingConference", sid)));
+        }
+        if let Some(one) = participant {
+            let is = |flag: bool| flag.to_string();
+            parameters.extend([
+                ("CallSid", one.call_sid.clone()),
+                ("Muted", is(one.muted)),
+                ("Hold", is(one.hold)),
+                ("Coaching", is(false)),
+                ("StartConferenceOnEnter", is(one.starts)),
+                ("EndConferenceOnExit", is(one.ends)),
+            ]);
+            parameters.extend(one.label.clone().map(|label| ("ParticipantLabel", label)));
         }
         Some(Report { url: listener.url.clone(), method: listener.method.clone(), parameters })
     }

@@ -16,9 +16,16 @@ pub struct Dice(fastrand::Rng);
 
 impl Seed {
     /// The seed in the environment's `SIM_SEED`, or a new one.
-    pub fn from_environment() -> Seed {
-        let given = std::env::var("SIM_SEED").ok().and_then(|text| text.parse().ok());
-        given.unwrap_or_else(|| Seed(fastrand::u64(..)))
+    pub fn from_environment() -> Result<Seed, String> {
+        match std::env::var("SIM_SEED") {
+            Ok(text) => text.parse().map_err(|fault| format!("SIM_SEED: {fault}")),
+            Err(_) => Ok(Seed(fastrand::u64(..))),
+        }
+    }
+
+    /// A seed that comes from this one and has nothing else in common with it.
+    pub fn child(self, n: u64) -> Seed {
+        Seed(self.dice("child", n).0.u64(..))
     }
 
     /// Dice for the `n`th thing of a kind.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::invariants::{Breach, breaches};
+use crate::invariants::{Breach, breaches, faults};
 use crate::transcript::{Ending, Transcript, WebhookStep};
 
 /// Breaches that are kept in full; the others are only counted.
@@ -81,18 +81,28 @@ impl Summary {
         self.calls += 1;
         self.apologies += u64::from(matches!(transcript.ending, Ending::Apology(_)));
         for webhook in transcript.webhooks() {
-            self.add_webhook(webhook);
+            self.count(webhook);
         }
-        for breach in breaches(transcript) {
-            self.breaches += 1;
-            if self.first_breaches.len() < MOST_BREACHES {
-                self.first_breaches.push(breach);
-            }
+        breaches(transcript).into_iter().for_each(|breach| self.add_breach(breach));
+    }
+
+    /// Takes in a request that belonged to no call.
+    pub fn add_webhook(&mut self, webhook: &WebhookStep) {
+        self.count(webhook);
+        for what in faults(webhook) {
+            let (call_sid, path) = ("no call".to_owned(), webhook.path.clone());
+            self.add_breach(Breach { call_sid, what, path });
         }
     }
 
-    /// Takes in a request, of a call or of none.
-    pub fn add_webhook(&mut self, webhook: &WebhookStep) {
+    fn add_breach(&mut self, breach: Breach) {
+        self.breaches += 1;
+        if self.first_breaches.len() < MOST_BREACHES {
+            self.first_breaches.push(breach);
+        }
+    }
+
+    fn count(&mut self, webhook: &WebhookStep) {
         *self.webhooks.entry(webhook.purpose.name()).or_default() += 1;
         if let Some(code) = webhook.error {
             *self.errors.entry(code).or_default() += 1;
@@ -204,6 +214,7 @@ mod tests {
         WebhookStep {
             at_ms: 0,
             purpose: Purpose::Document,
+            url: String::new(),
             path: "/x".into(),
             token: String::new(),
             status: Some(200),

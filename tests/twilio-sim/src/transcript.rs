@@ -82,7 +82,9 @@ pub struct WebhookStep {
     pub at_ms: u64,
     /// What it was for.
     pub purpose: Purpose,
-    /// Where to, without the query.
+    /// Where to.
+    pub url: String,
+    /// Its path, without the query.
     pub path: String,
     /// What repeated requests are told by.
     pub token: String,
@@ -109,7 +111,10 @@ pub enum Ending {
     /// The person hung up.
     PartyLeft,
     /// A document said so before answering.
-    Rejected,
+    Rejected {
+        /// Whether the caller was told that the line is busy.
+        busy: bool,
+    },
     /// Nobody took the call; Twilio's status says why.
     NotTaken(&'static str),
     /// A machine took it, and the caller wanted none.
@@ -198,6 +203,11 @@ impl fmt::Display for Transcript {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = |webhook: &WebhookStep| match webhook.purpose {
+            // It may be another host's.
+            Purpose::Fallback => webhook.url.split('?').next().unwrap_or_default().to_owned(),
+            _ => webhook.path.clone(),
+        };
         let second = |at_ms: &u64| format!("{:7.3} s", *at_ms as f64 / 1000.0);
         match self {
             Step::Webhook(webhook) => {
@@ -208,7 +218,7 @@ impl fmt::Display for Step {
                     "{}   {:<8} {:<42} {status} by {by:<8} in {:>5} ms",
                     second(&webhook.at_ms),
                     webhook.purpose.name(),
-                    webhook.path,
+                    place(webhook),
                     webhook.took_ms
                 )?;
                 if webhook.attempts.len() > 1 {
@@ -230,7 +240,7 @@ impl fmt::Display for Ending {
             Ending::HungUp => write!(f, "the application ended the call"),
             Ending::RanOut => write!(f, "the document ended, and with it the call"),
             Ending::PartyLeft => write!(f, "the person hung up"),
-            Ending::Rejected => write!(f, "the call was rejected"),
+            Ending::Rejected { .. } => write!(f, "the call was rejected"),
             Ending::NotTaken(status) => write!(f, "nobody took the call: {status}"),
             Ending::MachineLeft => write!(f, "a machine took the call, and it was ended"),
             Ending::EndedByApi => write!(f, "the application ended the call by the REST API"),

@@ -160,7 +160,8 @@ async fn a_call_is_rejected_delayed_recorded_or_left() {
     .await;
     let company = app.company();
     let rejected = company.call(line("/reject"), Party::silent()).make().await;
-    assert_eq!((rejected.ending, statuses(&rejected)), (Ending::Rejected, vec!["busy"]));
+    assert_eq!(rejected.ending, Ending::Rejected { busy: false });
+    assert_eq!(statuses(&rejected), ["no-answer"]);
     let late = company.call(line("/late"), Party::silent()).make().await;
     assert_eq!((late.ending, statuses(&late)), (Ending::HungUp, vec!["in-progress", "completed"]));
     company.call(line("/record"), party("=5")).make().await;
@@ -397,7 +398,7 @@ async fn a_call_redirected_in_a_dial_asks_its_action_too_and_heeds_only_the_new_
     let heard = tokio::spawn(call.make());
     app.until_asked("/music", 1).await;
     let redirect = twilio_sim::call::Redirect {
-        source: twilio_sim::Source::Endpoint(Endpoint::from(at("/new"))),
+        source: Some(twilio_sim::Source::Endpoint(Endpoint::from(at("/new")))),
         fallback: None,
         status: None,
     };
@@ -492,4 +493,186 @@ async fn the_same_seed_makes_the_same_choices() {
     let (first, again, other) = (run(7).await, run(7).await, run(8).await);
     assert_eq!(first, again);
     assert_ne!(first, other);
+}
+
+#[tokio::test]
+async fn what_happens_during_a_request_is_heeded_after_it() {
+    let app = App::start(at_path("/voice", "<Redirect/>")).await;
+    let left = app.company().call(line("/voice"), party("hang up 1s")).make().await;
+    assert_eq!(left.ending, Ending::PartyLeft, "\n{left}");
+    let company = app.company();
+    let call = company.call(line("/voice"), Party::silent());
+    let handle = call.handle();
+    let heard = tokio::spawn(call.make());
+    app.until_asked("/voice", 3).await;
+    handle.commands.send(Command::End(Ending::EndedByApi)).unwrap();
+    assert_eq!(heard.await.unwrap().ending, Ending::EndedByApi);
+}
+
+#[tokio::test]
+async fn a_script_that_repeats_goes_from_conference_to_conference() {
+    let app = App::start(|asked| match asked.path.as_str() {
+        "/voice" | "/left" => twiml(CALLER),
+        "/music" => Said::With(200, vec![("content-type", "audio/mpeg".into())], vec![1; 9]),
+        _ => Said::Status(204),
+    })
+    .await;
+    let company = app.company();
+    let call = company.call(line("/voice"), party("wait 1s; leave 5s; repeat"));
+    let handle = call.handle();
+    let heard = tokio::spawn(call.make());
+    app.until_asked("/left", 3).await;
+    handle.commands.send(Command::HangUp).unwrap();
+    assert_eq!(heard.await.unwrap().ending, Ending::PartyLeft);
+}
+
+#[tokio::test]
+async fn who_is_hung_up_on_while_it_rings_did_not_answer() {
+    let app = App::start(at_path("/voice", "<Hangup/>")).await;
+    let company = app.company();
+    company.put_at("+15005550006", "answers 14s".parse().unwrap());
+    let call = company.outbound(outbound("+15005550006", "/voice"));
+    call.handle().commands.send(Command::HangUp).unwrap();
+    let heard = call.make().await;
+    assert_eq!(statuses(&heard).last(), Some(&"no-answer"), "\n{heard}");
+}
+
+#[tokio::test]
+async fn a_caller_may_be_told_that_the_line_is_busy_or_hang_up_on_a_recording() {
+    let app = App::start(|asked| match asked.path.as_str() {
+        "/busy" => twiml("<Reject reason=\"busy\"/>"),
+        "/record" => twiml("<Record action=\"/recorded\" timeout=\"60\"/>"),
+        _ => Said::Status(204),
+    })
+    .await;
+    let company = app.company();
+    let busy = company.call(line("/busy"), Party::silent()).make().await;
+    assert_eq!(statuses(&busy), ["busy"]);
+    let left = company.call(line("/record"), party("hang up 9s")).make().await;
+    assert_eq!(left.ending, Ending::PartyLeft, "\n{left}");
+    assert_eq!(app.asked_at("/recorded")[0].get("Digits"), Some("hangup"));
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_asked_is_an_error_like_any_other() {
+    let app = App::start(|asked| match asked.path.as_str() {
+        "/voice" => twiml("<Redirect>http://[bad</Redirect>"),
+        "/fallback" => twiml("<Say>Hello</Say>"),
+        _ => Said::Status(204),
+    })
+    .await;
+    let heard = app.company().call(line("/voice"), Party::silent()).make().await;
+    assert_eq!(heard.ending, Ending::RanOut, "\n{heard}");
+    assert_eq!(app.asked_at("/fallback")[0].get("ErrorCode"), Some("11100"));
+}
+
+#[tokio::test]
+async fn the_time_of_a_connection_runs_once_somebody_answers_and_star_ends_it() {
+    let app = App::start(|asked| match asked.path.as_str() {
+        "/voice" => twiml("<Dial action=\"/after\" timeLimit=\"5\">+15005550010</Dial>"),
+        "/starred" => {
+            twiml("<Dial action=\"/after\" hangupOnStar=\"true\" record=\"true\"><Number statusCallback=\"/leg\" statusCallbackEvent=\"answered\">+15005550010</Number></Dial>")
+        }
+        "/redirected" => twiml(
+            "<Dial action=\"/in_vain\"><Number statusCallback=\"/leg\" statusCallbackEvent=\"answered\">+15005550010</Number></Dial>",
+        ),
+        _ => twiml("<Hangup/>"),
+    })
+    .await;
+    let company = app.company();
+    company.put_at("+15005550010", "answers 12s; hang up 600s".parse().unwrap());
+    company.call(line("/voice"), Party::silent()).make().await;
+    let after = &app.asked_at("/after")[0];
+    assert_eq!(after.get("DialCallStatus"), Some("completed"));
+    assert_eq!(after.get("DialBridged"), Some("true"));
+
+    let call = company.call(line("/starred"), Party::silent());
+    let handle = call.handle();
+    let heard = tokio::spawn(call.make());
+    app.until_asked("/leg", 1).await;
+    handle.commands.send(Command::Press("*".into())).unwrap();
+    heard.await.unwrap();
+    let after = &app.asked_at("/after")[1];
+    assert_eq!(after.get("DialCallStatus"), Some("completed"));
+    assert!(after.get("RecordingUrl").is_some() && after.get("DialCallSid").is_some());
+
+    let call = company.call(line("/redirected"), Party::silent());
+    let handle = call.handle();
+    let heard = tokio::spawn(call.make());
+    app.until_asked("/leg", 2).await;
+    let source = Some(twilio_sim::Source::Twiml("<Response><Hangup/></Response>".into()));
+    let redirect = twilio_sim::call::Redirect { source, fallback: None, status: None };
+    handle.commands.send(Command::Redirect(Box::new(redirect))).unwrap();
+    assert_eq!(heard.await.unwrap().ending, Ending::HungUp);
+    assert_eq!(app.asked_at("/in_vain").len(), 1);
+    company.settled().await;
+    assert!(company.calls().iter().all(|record| record.ended.is_some()));
+}
+
+#[tokio::test]
+async fn reports_overtake_each_other_when_they_are_held_back() {
+    let app = App::start(at_path("/voice", "<Hangup/>")).await;
+    let company = app.company_with(|settings| {
+        settings.mishaps.delay_reports_s = 0.3;
+        settings.seed = Seed::from(3);
+    });
+    company.put_at("+15005550006", "answers 1s".parse().unwrap());
+    let mut overtaken = false;
+    for _ in 0..5 {
+        let before = app.asked_at("/status").len();
+        company.outbound(outbound("+15005550006", "/voice")).make().await;
+        let told = app.asked_at("/status").split_off(before);
+        let order: Vec<_> = told.iter().map(|asked| asked.get("SequenceNumber").unwrap()).collect();
+        overtaken |= order != ["0", "1", "2", "3"];
+        assert_eq!(order.len(), 4);
+    }
+    assert!(overtaken);
+}
+
+#[tokio::test]
+async fn a_label_is_taken_once_and_a_full_conference_is_not_joined() {
+    let app = App::start(|asked| match asked.path.as_str() {
+        "/labelled" => twiml(
+            "<Dial><Conference participantLabel=\"x\">room</Conference></Dial><Say>Taken</Say>",
+        ),
+        _ => {
+            twiml("<Dial><Conference maxParticipants=\"1\">room</Conference></Dial><Say>Full</Say>")
+        }
+    })
+    .await;
+    let company = app.company();
+    let first =
+        tokio::spawn(company.call(line("/labelled"), party("leave 900s; hang up 1s")).make());
+    while company.rooms(|rooms| rooms.all().is_empty()) {
+        tokio::task::yield_now().await;
+    }
+    for (path, words, code) in [("/labelled", "Taken", 16025), ("/full", "Full", 13227)] {
+        let heard = company.call(line(path), party("leave 1s")).make().await;
+        assert!(heard.heard().contains(words), "\n{heard}");
+        let warned =
+            heard.steps.iter().any(|step| matches!(step, Step::Warned { code: c } if *c == code));
+        assert!(warned, "\n{heard}");
+    }
+    first.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_at_once_do_not_disturb_each_others_choices() {
+    let app = App::start(at_path("/voice", "<Gather timeout=\"2\"><Say>q</Say></Gather>")).await;
+    let run = async || {
+        let company = app.company_with(|settings| settings.seed = Seed::from(9));
+        let calls: Vec<_> = (0..40)
+            .map(|n| {
+                let call = company.outbound(outbound(&format!("+150055500{n:02}"), "/voice"));
+                tokio::spawn(call.make())
+            })
+            .collect();
+        let mut told = Vec::new();
+        for call in calls {
+            let heard = call.await.unwrap();
+            told.push((heard.to, heard.call_sid, heard.ending));
+        }
+        told
+    };
+    assert_eq!(run().await, run().await);
 }

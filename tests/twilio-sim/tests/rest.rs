@@ -387,6 +387,29 @@ async fn the_control_api_is_what_its_description_says() {
 }
 
 #[tokio::test]
+async fn another_fallback_can_be_named_in_the_middle_of_a_call() {
+    let app = App::start(|asked| match asked.path.as_str() {
+        "/caller" => twiml("<Pause length=\"60\"/><Redirect>/broken</Redirect>"),
+        "/broken" => Said::Status(500),
+        _ => twiml("<Hangup/>"),
+    })
+    .await;
+    let company = app.company();
+    company.put_at(TO.1, "answers 1s".parse().unwrap());
+    let call = company.outbound(outbound(TO.1, "/caller"));
+    let sid = call.sid();
+    call.handle();
+    let heard = tokio::spawn(call.make());
+    app.until_asked("/caller", 1).await;
+    let api = Api { company };
+    let fallback = ("FallbackUrl", "http://app.test/rescue");
+    let (status, answer) = api.ask("POST", &format!("/Calls/{sid}.json"), &[fallback]).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    heard.await.unwrap();
+    assert_eq!(app.asked_at("/rescue").len(), 1);
+}
+
+#[tokio::test]
 async fn a_redirect_by_the_api_needs_a_call_in_progress() {
     let app = application().await;
     let company = app.company();

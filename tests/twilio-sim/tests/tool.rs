@@ -46,7 +46,7 @@ async fn a_call_is_made_and_told() {
     }
     let (code, told, _) = run(&app, &[&arguments[..], &["--json"]].concat()).await;
     let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!((code, &told["ending"]), (Some(0), &"ran_out".into()));
+    assert_eq!((code, &told["call"]["ending"]), (Some(0), &"ran_out".into()));
 
     // A report that is refused is a fault, and the run can be had again.
     let report = ["--status-callback", "http://app.test/report", "--seed", "0x7"];
@@ -56,6 +56,23 @@ async fn a_call_is_made_and_told() {
     let again = said.lines().find(|line| line.contains("again with the same choices")).unwrap();
     assert!(again.ends_with("--seed 0x7") && again.matches("--seed").count() == 1, "{again}");
     assert!(again.contains("--party 'number=12#'"), "{again}");
+}
+
+#[tokio::test]
+async fn calls_that_a_call_dialed_are_told_and_judged_too() {
+    let app = App::start(|asked| match asked.path.as_str() {
+        "/voice" => twiml("<Dial><Number statusCallback=\"/leg\">+15005550010</Number></Dial>"),
+        _ => Said::Status(500),
+    })
+    .await;
+    let arguments = ["call", "--speed", "50", "--people", "busy"];
+    let (code, told, said) = run(&app, &[&arguments[..], &VOICE[..]].concat()).await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(
+        told.contains("outbound-dial") && told.contains("nobody took the call: busy"),
+        "{told}"
+    );
+    assert!(said.contains("a report was not accepted /leg"), "{said}");
 }
 
 #[tokio::test]

@@ -259,3 +259,35 @@ async fn connections_are_kept_where_that_is_asked_for() {
         assert_eq!((fetched.result.unwrap().status, fetched.attempts.len()), (200, 1));
     }
 }
+
+#[tokio::test]
+async fn what_was_written_on_a_kept_connection_is_not_written_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counted = taken.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            // Each connection answers one request, and takes one more without a word.
+            for answers in [true, false] {
+                if stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {
+                    counted.fetch_add(1, Ordering::AcqRel);
+                    if answers {
+                        let _ = stream.write_all(answer).await;
+                    }
+                }
+            }
+        }
+    });
+    let app = App::start(|_| Said::Status(204)).await;
+    let company = app.company_with(|settings| {
+        let connect_to = Some(address);
+        settings.connecting = Connecting { connect_to, reuse: true, ..Connecting::default() };
+    });
+    assert_eq!(ask(&company, &at("/x")).await.result.unwrap().status, 200);
+    let cut = ask(&company, &at("/x")).await;
+    assert_eq!(cut.result.map(|received| received.status), Err(11200));
+    assert!(cut.attempts.len() == 1 && cut.attempts[0].sent);
+    assert_eq!(taken.load(Ordering::Acquire), 2);
+}

@@ -4,7 +4,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use url::Url;
 
-use super::{Call, Endpoint, Flow, Next, Purpose, Step, resolve, script_of};
+use super::{Call, Command, Endpoint, Flow, Next, Purpose, Step, resolve, script_of};
 use crate::party::Act;
 use crate::rooms::{Listener, RoomEvent, Shut};
 use crate::transcript::Ending;
@@ -39,15 +39,14 @@ impl Call {
             Some(Listener::new(url, target.method.clone(), conference.callbacks.events.clone()))
         });
         let sid = self.sid();
-        let (seat, under_way, events) =
-            match self.company.join(conference, &sid, listener, &mut self.dice) {
-                Ok(joined) => joined,
-                Err(shut) => {
-                    let code = if shut == Shut::LabelTaken { LABEL_TAKEN } else { FULL };
-                    self.note(Step::Warned { code }).await;
-                    return Ok(Stay::Failed);
-                }
-            };
+        let (seat, under_way, events) = match self.company.join(conference, &sid, listener) {
+            Ok(joined) => joined,
+            Err(shut) => {
+                let code = if shut == Shut::LabelTaken { LABEL_TAKEN } else { FULL };
+                self.note(Step::Warned { code }).await;
+                return Ok(Stay::Failed);
+            }
+        };
         if !under_way && !self.wait_music(conference, base).await {
             return Ok(Stay::Failed);
         }
@@ -56,62 +55,73 @@ impl Call {
         self.note(Step::Heard { at_ms, what }).await;
         let stay = self.stay(dial, under_way, events).await;
         drop(seat);
-        // The person's plans for this conference end with it.
-        while matches!(self.party.next_act(), Some(Act::Leave(_) | Act::Talk(_))) {
-            self.act_done();
-        }
         stay
     }
 
     async fn stay(
         &mut self,
         dial: &Dial,
-        mut under_way: bool,
+        under_way: bool,
         mut events: UnboundedReceiver<RoomEvent>,
     ) -> Flow<Stay> {
-        if self.party.is_done() && self.leaves_at.is_none() {
+        if self.party.is_done() && self.leaves_at.is_none() && !self.guided {
             // Whoever has nothing left to do does not stay for ever.
             return Err(Next::End(Ending::PartyLeft));
         }
         let limit = self.after(dial.time_limit as f64);
-        let mut star_at = self.star_at(under_way, true);
+        let joined = Instant::now();
+        let mut since = under_way.then_some(joined);
+        let mut plan = self.plan(joined, since);
         loop {
-            let until = star_at.unwrap_or(limit).min(limit);
+            let until = plan.unwrap_or(limit).min(limit);
             tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some(RoomEvent::UnderWay) if !under_way => {
-                        under_way = true;
-                        star_at = star_at.or_else(|| self.star_at(true, false));
+                    Some(RoomEvent::UnderWay) if since.is_none() => {
+                        since = Some(Instant::now());
+                        plan = plan.or_else(|| self.plan(joined, since));
                     }
                     Some(RoomEvent::UnderWay) => {}
-                    Some(RoomEvent::Alone) => under_way = false,
-                    Some(RoomEvent::Over) | None => return Ok(Stay::Ended),
+                    Some(RoomEvent::Alone) => since = None,
+                    Some(RoomEvent::Over) | None => return Ok(self.conference_over()),
                 },
                 command = self.command_before(until) => match command? {
-                    Some(super::Command::Press(keys)) if keys.contains('*') => {
+                    Some(Command::Press(keys)) if keys.contains('*') => {
                         if self.press_star(dial).await { return Ok(Stay::Ended); }
                     }
                     Some(command) => self.obey(command)?,
-                    None if until == limit => return Ok(Stay::Ended),
+                    None if until == limit => return Ok(self.conference_over()),
                     None => {
-                        star_at = None;
-                        if self.press_star(dial).await { return Ok(Stay::Ended); }
+                        let waited = matches!(self.party.next_act(), Some(Act::Wait(_)));
+                        let left = !waited && self.press_star(dial).await;
+                        self.act_done();
+                        if left { return Ok(Stay::Ended); }
+                        plan = self.plan(joined, since);
                     }
                 },
             }
         }
     }
 
-    /// When the person will press star, if that is what they will do next.
-    fn star_at(&mut self, under_way: bool, joining: bool) -> Option<Instant> {
-        let span = match self.party.next_act() {
-            Some(Act::Leave(span)) if joining => *span,
-            Some(Act::Talk(span)) if under_way => *span,
-            _ => return None,
+    /// When the person will do what is next for them in a conference they joined at one time, and in
+    /// which they have had company since another.
+    fn plan(&mut self, joined: Instant, since: Option<Instant>) -> Option<Instant> {
+        let (from, span) = match self.party.next_act()? {
+            Act::Wait(span) => (Instant::now(), *span),
+            Act::Leave(span) => (joined, *span),
+            Act::Talk(span) => (since?, *span),
+            Act::Press { .. } | Act::HangUp(_) => return None,
         };
         let seconds = span.draw(&mut self.dice);
-        Some(self.after(seconds))
+        Some(from + (self.after(seconds) - Instant::now()))
+    }
+
+    /// The person's plans for a conference end with it.
+    fn conference_over(&mut self) -> Stay {
+        if matches!(self.party.next_act(), Some(Act::Leave(_) | Act::Talk(_))) {
+            self.act_done();
+        }
+        Stay::Ended
     }
 
     /// Whether star ends the stay.

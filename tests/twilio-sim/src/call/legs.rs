@@ -2,9 +2,11 @@
 //! (`twilio.com/docs/voice/twiml/dial`).
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
 use url::Url;
 
 use super::conference::Stay;
+use super::reports::last_status;
 use super::{Call, Command, Endpoint, Flow, Next, Purpose, Step, follow, resolve};
 use crate::company::{Handle, lock};
 use crate::transcript::Ending;
@@ -14,7 +16,7 @@ use crate::twiml::{self, Dial, Leg, Verb, Whom};
 #[derive(Debug)]
 enum Told {
     Answered(usize),
-    Over { leg: usize, status: &'static str, seconds: f64 },
+    Over { leg: usize, status: &'static str },
 }
 
 // === impl Call ===
@@ -22,18 +24,24 @@ enum Told {
 impl Call {
     /// Connects the call to others, and goes where the document says afterwards.
     pub(super) async fn dial(&mut self, dial: Dial, base: Option<&Url>) -> Flow<Option<Next>> {
+        let status = |status: &str| vec![("DialCallStatus".to_owned(), status.to_owned())];
         let connected = match &dial.whom {
             Whom::Conference(conference) => {
                 self.confer(&dial, conference, base).await.map(|stay| match stay {
-                    Stay::Ended => vec![("DialCallStatus".to_owned(), "answered".to_owned())],
-                    Stay::Failed => vec![("DialCallStatus".to_owned(), "failed".to_owned())],
+                    Stay::Ended => status("answered"),
+                    Stay::Failed => status("failed"),
                 })
             }
             Whom::Legs(legs) => self.ring_legs(&dial, legs, base).await,
-            Whom::Nobody => Ok(vec![("DialCallStatus".to_owned(), "failed".to_owned())]),
+            Whom::Nobody => Ok(status("failed")),
         };
         match connected {
-            Ok(extra) => Ok(dial.action.map(|action| follow(base, &action, extra))),
+            Ok(mut extra) => {
+                if dial.record {
+                    extra.extend(self.recording());
+                }
+                Ok(dial.action.map(|action| follow(base, &action, extra)))
+            }
             Err(next) => {
                 self.ask_in_vain(&dial, base, &next).await;
                 Err(next)
@@ -71,14 +79,16 @@ impl Call {
         let at_ms = self.at_ms();
         self.note(Step::Heard { at_ms, what }).await;
         let _hung_up = HangUpLegs(&handles);
-        let (mut connected, mut left, mut last) = (None, legs.len(), "no-answer");
-        let mut limit = self.after(dial.time_limit as f64);
+        let mut over = vec![false; legs.len()];
+        let (mut connected, mut last) = (None, (0, "no-answer"));
+        // The time runs once somebody is connected.
+        let mut limit = self.after(f64::MAX);
         loop {
             tokio::select! {
                 biased;
                 event = told.recv() => match event {
                     Some(Told::Answered(leg)) if connected.is_none() => {
-                        connected = Some(leg);
+                        connected = Some((leg, Instant::now()));
                         limit = self.after(dial.time_limit as f64);
                         for (number, handle) in handles.iter().enumerate() {
                             if number != leg {
@@ -87,27 +97,50 @@ impl Call {
                         }
                     }
                     Some(Told::Answered(_)) => {}
-                    Some(Told::Over { leg, seconds, .. }) if connected == Some(leg) => {
-                        return Ok(dialed(&handles[leg], seconds));
+                    Some(Told::Over { leg, .. }) if connected.is_some_and(|(with, _)| with == leg) => {
+                        return Ok(self.dialed(&handles, connected, last));
                     }
-                    Some(Told::Over { status, .. }) => {
-                        last = status;
-                        left -= 1;
-                        if left == 0 && connected.is_none() {
-                            return Ok(vec![("DialCallStatus".to_owned(), last.to_owned())]);
+                    Some(Told::Over { leg, status }) => {
+                        last = (leg, status);
+                        over[leg] = true;
+                        if over.iter().all(|over| *over) && connected.is_none() {
+                            return Ok(self.dialed(&handles, connected, last));
                         }
                     }
-                    None => return Ok(vec![("DialCallStatus".to_owned(), last.to_owned())]),
+                    None => return Ok(self.dialed(&handles, connected, last)),
                 },
                 command = self.command_before(limit) => match command? {
                     Some(Command::Press(keys)) if dial.hangup_on_star && keys.contains('*') => {
-                        return Ok(vec![("DialCallStatus".to_owned(), "completed".to_owned())]);
+                        return Ok(self.dialed(&handles, connected, last));
                     }
                     Some(command) => self.obey(command)?,
-                    None => return Ok(vec![("DialCallStatus".to_owned(), "completed".to_owned())]),
+                    None => return Ok(self.dialed(&handles, connected, last)),
                 },
             }
         }
+    }
+
+    /// What the action of a `Dial` is told.
+    fn dialed(
+        &self,
+        handles: &[Handle],
+        connected: Option<(usize, Instant)>,
+        (last, status): (usize, &'static str),
+    ) -> Vec<(String, String)> {
+        let (leg, status, seconds) = match connected {
+            Some((leg, since)) => {
+                let felt = since.elapsed().as_secs_f64() * self.company.speed();
+                (leg, "completed", felt.round())
+            }
+            None => (last, status, 0.0),
+        };
+        let sid = lock(&handles[leg].record).sid.clone();
+        vec![
+            ("DialCallStatus".to_owned(), status.to_owned()),
+            ("DialCallSid".to_owned(), sid),
+            ("DialCallDuration".to_owned(), seconds.to_string()),
+            ("DialBridged".to_owned(), connected.is_some().to_string()),
+        ]
     }
 
     fn begin_leg(
@@ -120,7 +153,7 @@ impl Call {
     ) -> Handle {
         let parent = lock(&self.record).clone();
         let from = dial.caller_id.clone().unwrap_or(parent.from);
-        let dice = self.dice.fork();
+        let dice = self.names.fork();
         let numbers = (from.as_str(), leg.to.as_str());
         let mut call =
             Call::new(&self.company, "outbound-dial", numbers, Some(parent.sid), None, dice);
@@ -136,7 +169,11 @@ impl Call {
         }
         let whisper = leg.url.as_ref().and_then(endpoint);
         let handle = call.handle();
-        tokio::spawn(async move { call.be_dialed(whisper, number, tell).await });
+        let busy = self.company.busy();
+        tokio::spawn(async move {
+            call.be_dialed(whisper, number, tell).await;
+            drop(busy);
+        });
         handle
     }
 
@@ -153,19 +190,14 @@ impl Call {
             Err(Next::End(ending)) => ending,
             // Redirected, it goes its own way; the call that dialed it is alone.
             Err(next) => {
-                let seconds = self.talked();
-                let _ = tell.send(Told::Over { leg: number, status: "completed", seconds });
+                let _ = tell.send(Told::Over { leg: number, status: "completed" });
                 self.tied = false;
                 self.walk(next).await
             }
         };
-        let status = match ending {
-            Ending::NotTaken(status) => status,
-            _ => "completed",
-        };
+        let status = last_status(ending, lock(&self.record).answered.is_some());
         // The call that dialed it may be gone.
-        let seconds = self.talked();
-        let _ = tell.send(Told::Over { leg: number, status, seconds });
+        let _ = tell.send(Told::Over { leg: number, status });
         self.end(ending).await;
     }
 
@@ -199,15 +231,6 @@ impl Call {
         }
         Ok(())
     }
-
-    /// Seconds since the call was answered, as the person feels them.
-    fn talked(&self) -> f64 {
-        let answered = lock(&self.record).answered;
-        answered.map_or(0.0, |since| {
-            let real = jiff::Timestamp::now().duration_since(since).as_secs_f64();
-            (real * self.company.speed()).round()
-        })
-    }
 }
 
 /// Ends the dialed calls when the one that dialed them goes on.
@@ -220,13 +243,4 @@ impl Drop for HangUpLegs<'_> {
             let _ = handle.commands.send(Command::End(Ending::ParentEnded));
         }
     }
-}
-
-fn dialed(handle: &Handle, seconds: f64) -> Vec<(String, String)> {
-    vec![
-        ("DialCallStatus".to_owned(), "completed".to_owned()),
-        ("DialCallSid".to_owned(), lock(&handle.record).sid.clone()),
-        ("DialCallDuration".to_owned(), seconds.to_string()),
-        ("DialBridged".to_owned(), "true".to_owned()),
-    ]
 }

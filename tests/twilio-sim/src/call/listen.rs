@@ -2,8 +2,9 @@
 
 use url::Url;
 
-use super::{Call, Flow, Next, Step, follow};
+use super::{Call, Flow, Next, Purpose, Step, follow};
 use crate::party::Act;
+use crate::transcript::Ending;
 use crate::twiml::{Gather, Record, Verb};
 
 /// Words spoken in a second, roughly.
@@ -45,7 +46,10 @@ impl Call {
         for prompt in &gather.prompts {
             self.sound(prompt, base).await?;
         }
-        let keys = self.keys_for_question(gather.timeout as f64).await?;
+        let (mut keys, left) = self.keys_for_question(gather.timeout as f64).await?;
+        if keys.is_empty() {
+            keys = self.keys_within(left).await?;
+        }
         let (digits, finished_on) = input(&keys, &gather);
         let complete = finished_on.is_some()
             || gather.num_digits.is_some_and(|most| digits.chars().count() >= most);
@@ -53,10 +57,10 @@ impl Call {
             self.heard.clear();
             let at_ms = self.at_ms();
             self.note(Step::Pressed { at_ms, keys }).await;
-        }
-        if !complete {
-            // Twilio waits for further keys.
-            self.pass(gather.timeout as f64).await?;
+            if !complete {
+                // Twilio waits for further keys.
+                self.pass(gather.timeout as f64).await?;
+            }
         }
         if digits.is_empty() && !gather.action_on_empty {
             return Ok(None);
@@ -66,16 +70,16 @@ impl Call {
         Ok(Some(follow(base, &gather.action, extra)))
     }
 
-    /// What the person presses at a question: nothing if they are waiting for other words, or take
-    /// longer than the question does.
-    async fn keys_for_question(&mut self, patience: f64) -> Flow<String> {
+    /// What the person presses at a question, and how much of their time for it is left: nothing if
+    /// they are waiting for other words, or take longer than the question does.
+    async fn keys_for_question(&mut self, patience: f64) -> Flow<(String, f64)> {
         let mut left = patience;
         while let Some(Act::Wait(span)) = self.party.next_act() {
             let seconds = span.draw(&mut self.dice);
             self.pass(seconds.min(left)).await?;
             self.act_done();
             if seconds >= left {
-                return Ok(String::new());
+                return Ok((String::new(), 0.0));
             }
             left -= seconds;
         }
@@ -84,12 +88,12 @@ impl Call {
         {
             let keys = keys.clone();
             self.act_done();
-            return Ok(keys);
+            return Ok((keys, left));
         }
-        Ok(std::mem::take(&mut self.keyed))
+        Ok((std::mem::take(&mut self.keyed), left))
     }
 
-    /// A recording: of silence, unless the person presses a key.
+    /// A recording: of silence, unless the person presses a key or hangs up.
     pub(super) async fn record_speech(
         &mut self,
         record: &Record,
@@ -98,23 +102,37 @@ impl Call {
         let seconds = record.timeout.min(record.max_length) as f64;
         let at_ms = self.at_ms();
         self.note(Step::Heard { at_ms, what: "[is recorded]".into() }).await;
-        let keys = self.keys_for_question(seconds).await?;
-        let ended_by = keys.chars().find(|key| record.finish_on_key.contains(*key));
-        if ended_by.is_none() {
-            self.pass(seconds).await?;
+        let mut extra = self.recording();
+        extra.push(("RecordingDuration".to_owned(), seconds.to_string()));
+        match self.keys_while_recorded(seconds).await {
+            Ok(keys) => {
+                let ended_by = keys.chars().find(|key| record.finish_on_key.contains(*key));
+                extra.extend(ended_by.map(|key| ("Digits".to_owned(), key.to_string())));
+                Ok(follow(base, &record.action, extra))
+            }
+            Err(Next::End(Ending::PartyLeft)) => {
+                extra.push(("Digits".to_owned(), "hangup".to_owned()));
+                if let Next::Document(fetch) = follow(base, &record.action, extra) {
+                    // Nobody is left to hear what it says.
+                    let _ = self.fetch(Purpose::Disregarded, &fetch.endpoint, &fetch.extra).await;
+                    self.tell_last().await;
+                }
+                Err(Next::End(Ending::PartyLeft))
+            }
+            Err(next) => Err(next),
         }
-        let sid = self.dice.sid("RE");
-        let account = self.company.account_sid();
-        let mut extra = vec![
-            (
-                "RecordingUrl".to_owned(),
-                format!("https://api.twilio.com/2010-04-01/Accounts/{account}/Recordings/{sid}"),
-            ),
-            ("RecordingSid".to_owned(), sid),
-            ("RecordingDuration".to_owned(), seconds.to_string()),
-        ];
-        extra.extend(ended_by.map(|key| ("Digits".to_owned(), key.to_string())));
-        Ok(follow(base, &record.action, extra))
+    }
+
+    async fn keys_while_recorded(&mut self, seconds: f64) -> Flow<String> {
+        let (keys, left) = self.keys_for_question(seconds).await?;
+        if keys.is_empty() { self.keys_within(left).await } else { Ok(keys) }
+    }
+
+    /// The parameters of a recording that has been made.
+    pub(super) fn recording(&mut self) -> Vec<(String, String)> {
+        let (account, sid) = (self.company.account_sid(), self.names.sid("RE"));
+        let url = format!("https://api.twilio.com/2010-04-01/Accounts/{account}/Recordings/{sid}");
+        vec![("RecordingUrl".to_owned(), url), ("RecordingSid".to_owned(), sid)]
     }
 }
 

@@ -56,7 +56,12 @@ pub struct Call {
     /// Whether it ends with the call that dialed it.
     tied: bool,
     jar: Jar,
+    /// What the person does.
     dice: Dice,
+    /// Identifiers and tokens, which must not change what the person does.
+    names: Dice,
+    /// Whether somebody outside decides when the person leaves.
+    guided: bool,
     begun: Instant,
     leaves_at: Option<Instant>,
     ends_at: Option<Instant>,
@@ -85,6 +90,8 @@ enum Next {
     Document(Box<Fetch>),
     /// To what the REST API said.
     Redirected(Source),
+    /// To the fallback, because this error was met at this URL.
+    Failed(u32, String),
     /// Nowhere.
     End(Ending),
 }
@@ -135,9 +142,10 @@ impl Call {
         mut dice: Dice,
     ) -> Call {
         let lead = lead.unwrap_or_else(|| company.whoever_is_at(to, &mut dice));
+        let mut names = dice.fork();
         let now = Timestamp::now();
         let record = Record {
-            sid: dice.sid("CA"),
+            sid: names.sid("CA"),
             parent,
             from: from.to_owned(),
             to: to.to_owned(),
@@ -170,6 +178,8 @@ impl Call {
             tied: false,
             jar: Jar::default(),
             dice,
+            names,
+            guided: false,
             begun: Instant::now(),
             leaves_at: None,
             ends_at: None,
@@ -186,6 +196,13 @@ impl Call {
     #[must_use]
     pub fn watched_by(mut self, watcher: Watcher) -> Call {
         self.watcher = Some(watcher);
+        self
+    }
+
+    /// Lets somebody outside decide when the person leaves a conference.
+    #[must_use]
+    pub fn guided(mut self) -> Call {
+        self.guided = true;
         self
     }
 
@@ -237,6 +254,7 @@ impl Call {
                     self.document(Fetch { endpoint, extra: Vec::new() }).await
                 }
                 Next::Redirected(Source::Twiml(text)) => self.given(&text).await,
+                Next::Failed(code, url) => self.fall_back(code, &url).await,
             };
             next = flow.unwrap_or_else(|next| next);
         }
@@ -275,12 +293,14 @@ impl Call {
     }
 
     async fn carry_out(&mut self, script: Script, base: Option<&Url>) -> Flow<Next> {
+        self.heed()?;
         for code in script.warnings {
             self.note(Step::Warned { code }).await;
         }
-        let first_is_reject = matches!(script.verbs.first(), Some(Verb::Reject { .. }));
-        if first_is_reject && lock(&self.record).answered.is_none() {
-            return Ok(Next::End(Ending::Rejected));
+        if let Some(Verb::Reject { busy }) = script.verbs.first()
+            && lock(&self.record).answered.is_none()
+        {
+            return Ok(Next::End(Ending::Rejected { busy: *busy }));
         }
         let mut verbs = script.verbs.into_iter().peekable();
         if lock(&self.record).answered.is_none() {
@@ -337,9 +357,9 @@ impl Call {
         endpoint: &Endpoint,
         extra: &[(String, String)],
     ) -> Result<Received, u32> {
-        let form = self.parameters(purpose, extra);
+        let form = self.parameters(extra);
         let at_ms = self.at_ms();
-        let token = self.dice.uuid();
+        let token = self.names.uuid();
         let webhook = Webhook {
             url: &endpoint.url,
             method: endpoint.method.clone(),
@@ -396,7 +416,7 @@ fn follow(base: Option<&Url>, to: &Target, extra: Vec<(String, String)>) -> Next
             let endpoint = Endpoint { url, method: to.method.clone() };
             Next::Document(Box::new(Fetch { endpoint, extra }))
         }
-        None => Next::End(Ending::Apology(BAD_URL)),
+        None => Next::Failed(BAD_URL, to.url.clone()),
     }
 }
 

@@ -94,8 +94,8 @@ pub enum Command {
 /// Something else to carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// What.
-    pub source: Source,
+    /// What; none for what is being carried out.
+    pub source: Option<Source>,
     /// Asked from now on when a document fails; none for what was asked before.
     pub fallback: Option<Endpoint>,
     /// Told about progress from now on; none for whoever was told before.

@@ -5,17 +5,12 @@ use holdline_twilio::Form;
 
 use super::Call;
 use crate::company::lock;
-use crate::transcript::Purpose;
 
 // === impl Call ===
 
 impl Call {
-    /// The standard parameters, then those of the occasion. Music gets none: the page on `Play` says
-    /// that its URLs are fetched without them.
-    pub(super) fn parameters(&self, purpose: Purpose, extra: &[(String, String)]) -> Form {
-        if purpose == Purpose::Media {
-            return Form::default();
-        }
+    /// The standard parameters, then those of the occasion.
+    pub(super) fn parameters(&self, extra: &[(String, String)]) -> Form {
         let record = lock(&self.record).clone();
         let (from, to) = (record.from.as_str(), record.to.as_str());
         // What the network says of a caller is known of calls that come in only.

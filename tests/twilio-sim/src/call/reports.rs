@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Call, Endpoint, Purpose, Step};
+use super::{Call, Endpoint, Step};
 use crate::company::{lock, rfc2822};
 use crate::transcript::{Ending, Transcript};
 
@@ -30,7 +30,7 @@ impl Call {
         }
         extra.extend_from_slice(more);
         self.sequence += 1;
-        let mut form = self.parameters(Purpose::Status, &[]);
+        let mut form = self.parameters(&[]);
         for (name, value) in &extra {
             // The status of the event, not of the call, where they differ.
             if form.get(name).is_some() {
@@ -39,14 +39,8 @@ impl Call {
             }
             form.push(name, value);
         }
-        let (company, at_ms, dice) = (self.company.clone(), self.at_ms(), self.dice.fork());
-        self.reports.spawn(async move {
-            let mut steps = company.report(&url, method, &form, dice).await;
-            for step in &mut steps {
-                step.at_ms = at_ms;
-            }
-            steps
-        });
+        let (company, begun, dice) = (self.company.clone(), self.begun, self.names.fork());
+        self.reports.spawn(async move { company.report(&url, method, &form, dice, begun).await });
     }
 
     /// Ends the call: its status, its last report, its transcript.
@@ -54,12 +48,7 @@ impl Call {
         let now = Timestamp::now();
         let (status, seconds) = {
             let mut record = lock(&self.record);
-            record.status = match (ending, record.answered) {
-                (Ending::NotTaken(status), _) => status,
-                (Ending::Rejected, _) => "busy",
-                (Ending::EndedByApi | Ending::ParentEnded, None) => "canceled",
-                _ => "completed",
-            };
+            record.status = last_status(ending, record.answered.is_some());
             record.ended = Some(now);
             record.updated = now;
             let talked = record.answered.map_or(0.0, |since| {
@@ -98,7 +87,19 @@ impl Call {
             ending,
         };
         lock(&self.record).transcript = Some(Arc::new(transcript.clone()));
-        self.company.ended(&record.sid);
+        self.company.ended(&transcript);
         transcript
+    }
+}
+
+/// Twilio's status of a call that has ended.
+pub(super) fn last_status(ending: Ending, answered: bool) -> &'static str {
+    match ending {
+        Ending::NotTaken(status) => status,
+        Ending::Rejected { busy: true } => "busy",
+        Ending::Rejected { busy: false } => "no-answer",
+        _ if answered => "completed",
+        Ending::EndedByApi | Ending::ParentEnded => "canceled",
+        _ => "no-answer",
     }
 }

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::{Call, Command, Endpoint, Flow, MachineDetection, Next, Purpose, Step};
+use super::{Call, Command, Endpoint, Flow, MachineDetection, Next, Step};
 use crate::company::lock;
 use crate::party::Pickup;
 use crate::transcript::Ending;
@@ -60,7 +60,9 @@ impl Call {
         match command {
             Command::End(_) => Err(Next::End(Ending::NotTaken("canceled"))),
             Command::Redirect(redirect) => {
-                self.source = self.take_over(*redirect);
+                if let Some(source) = self.take_over(*redirect) {
+                    self.source = source;
+                }
                 Ok(())
             }
             other => self.obey(other),
@@ -109,16 +111,16 @@ impl Call {
             ("AnsweredBy".to_owned(), who.to_owned()),
             ("MachineDetectionDuration".to_owned(), format!("{:.0}", took * 1000.0)),
         ];
-        let form = self.parameters(Purpose::Status, &extra);
+        let form = self.parameters(&extra);
         let (company, at, record) = (self.company.clone(), self.after(took), self.record.clone());
-        let dice = self.dice.fork();
+        let (begun, dice) = (self.begun, self.names.fork());
         self.reports.spawn(async move {
             tokio::time::sleep_until(at).await;
             if lock(&record).ended.is_some() {
                 return Vec::new();
             }
             lock(&record).answered_by = Some(who);
-            company.report(&endpoint.url, endpoint.method, &form, dice).await
+            company.report(&endpoint.url, endpoint.method, &form, dice, begun).await
         });
     }
 

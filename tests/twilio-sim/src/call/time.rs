@@ -36,18 +36,44 @@ impl Call {
         }
     }
 
-    /// Takes over what a redirect says beside what is to be carried out.
-    pub(super) fn take_over(&mut self, redirect: Redirect) -> Source {
+    /// Takes over what a redirect says; what is to be carried out instead is given back.
+    pub(super) fn take_over(&mut self, redirect: Redirect) -> Option<Source> {
         self.fallback = redirect.fallback.or_else(|| self.fallback.take());
         self.status = redirect.status.or_else(|| self.status.take());
         redirect.source
     }
 
+    /// Heeds what came while a request was under way.
+    pub(super) fn heed(&mut self) -> Flow<()> {
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command)?;
+        }
+        let now = Instant::now();
+        if self.leaves_at.is_some_and(|at| at <= now) {
+            return Err(Next::End(Ending::PartyLeft));
+        }
+        if self.ends_at.is_some_and(|at| at <= now) {
+            return Err(Next::End(Ending::HungUp));
+        }
+        Ok(())
+    }
+
+    /// Lets time pass until keys come from outside, or the time is over.
+    pub(super) async fn keys_within(&mut self, seconds: f64) -> Flow<String> {
+        let until = self.after(seconds);
+        while self.keyed.is_empty() {
+            match self.command_before(until).await? {
+                Some(command) => self.obey(command)?,
+                None => break,
+            }
+        }
+        Ok(std::mem::take(&mut self.keyed))
+    }
+
     pub(super) fn obey(&mut self, command: Command) -> Flow<()> {
         match command {
             Command::Redirect(redirect) => {
-                let source = self.take_over(*redirect);
-                Err(Next::Redirected(source))
+                self.take_over(*redirect).map_or(Ok(()), |source| Err(Next::Redirected(source)))
             }
             Command::End(Ending::ParentEnded) if !self.tied => Ok(()),
             Command::End(ending) => Err(Next::End(ending)),
@@ -75,7 +101,8 @@ impl Call {
     }
 
     pub(super) fn after(&self, seconds: f64) -> Instant {
-        let real = Duration::try_from_secs_f64(seconds / self.company.speed());
-        Instant::now() + real.unwrap_or(Duration::from_secs(86_400))
+        let far = Duration::from_secs(86_400);
+        let real = Duration::try_from_secs_f64(seconds / self.company.speed()).unwrap_or(far);
+        Instant::now() + real.min(far)
     }
 }

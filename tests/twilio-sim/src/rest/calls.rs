@@ -47,8 +47,11 @@ pub(super) async fn create(State(rest): State<Rest>, body: Bytes) -> Answer {
     let parameters = Parameters::read(&body);
     let outbound = outbound(&parameters)?;
     let call = rest.company.outbound(outbound);
-    let handle = call.handle();
-    tokio::spawn(call.make());
+    let (handle, busy) = (call.handle(), rest.company.busy());
+    tokio::spawn(async move {
+        call.make().await;
+        drop(busy);
+    });
     let record = lock(&handle.record).clone();
     Ok((StatusCode::CREATED, Json(shown(&rest, &record))))
 }
@@ -100,8 +103,9 @@ pub(super) async fn update(State(rest): State<Rest>, Named(sid): Named, body: By
         None => redirect(&parameters)?,
     };
     if let Some(command) = command {
-        if matches!(command, Command::Redirect(_)) && status != "in-progress" {
-            return refused("redirect");
+        let redirects = matches!(&command, Command::Redirect(to) if to.source.is_some());
+        if !live || (redirects && status != "in-progress") {
+            return refused(if redirects { "redirect" } else { "change" });
         }
         // It may end this very moment.
         if handle.commands.send(command).is_err() {
@@ -134,7 +138,8 @@ fn redirect(parameters: &Parameters) -> Result<Option<Command>, RestError> {
     let source = source(parameters)?;
     let fallback = parameters.endpoint("FallbackUrl", "FallbackMethod", BAD_URL)?;
     let status = parameters.endpoint("StatusCallback", "StatusCallbackMethod", BAD_CALLBACK)?;
-    Ok(source.map(|source| Command::Redirect(Box::new(Redirect { source, fallback, status }))))
+    let anything = source.is_some() || fallback.is_some() || status.is_some();
+    Ok(anything.then(|| Command::Redirect(Box::new(Redirect { source, fallback, status }))))
 }
 
 fn source(parameters: &Parameters) -> Result<Option<Source>, RestError> {

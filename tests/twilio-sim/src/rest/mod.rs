@@ -69,6 +69,7 @@ async fn guard(State(rest): State<Rest>, request: Request, next: Next) -> Respon
     let begun = Instant::now();
     let mishaps = rest.company.mishaps();
     let running = rest.running.fetch_add(1, Ordering::AcqRel) + 1;
+    let _one_less = OneLess(rest.running.clone());
     let id = rest.company.dice("REST request").sid("RQ");
     let mut response = if running > mishaps.rest_at_once {
         RestError::new(429, 20429, "Too Many Requests").into_response()
@@ -78,7 +79,6 @@ async fn guard(State(rest): State<Rest>, request: Request, next: Next) -> Respon
         tokio::time::sleep(Duration::from_secs_f64(mishaps.rest_delay_s)).await;
         next.run(request).await
     };
-    rest.running.fetch_sub(1, Ordering::AcqRel);
     let headers = response.headers_mut();
     for (name, value) in [
         ("twilio-concurrent-requests", running.to_string()),
@@ -92,6 +92,15 @@ async fn guard(State(rest): State<Rest>, request: Request, next: Next) -> Respon
         );
     }
     response
+}
+
+/// A request that is over, even if whoever made it did not wait for that.
+struct OneLess(Arc<AtomicUsize>);
+
+impl Drop for OneLess {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 fn authorised(company: &Company, request: &Request) -> Result<(), RestError> {

@@ -136,6 +136,9 @@ fn verb_of(node: Node<'_, '_>, warnings: &mut Vec<u32>) -> Option<Verb> {
         }
     };
     warn_of_attributes(node, known, warnings);
+    if !matches!(name, "Say" | "Gather" | "Dial") {
+        warnings.extend(node.children().filter(Node::is_element).map(|_| SCHEMA));
+    }
     Some(match name {
         "Say" => Verb::Say { text: text_of(node), times: times(node) },
         "Play" => match node.attribute("digits") {
@@ -164,7 +167,8 @@ fn verb_of(node: Node<'_, '_>, warnings: &mut Vec<u32>) -> Option<Verb> {
     })
 }
 
-const GATHER: [&str; 17] = [
+const GATHER: [&str; 18] = [
+    "debug",
     "input",
     "action",
     "method",
@@ -222,6 +226,49 @@ const DIAL: [&str; 21] = [
     "callReason",
 ];
 
+const CONFERENCE: [&str; 22] = [
+    "muted",
+    "beep",
+    "startConferenceOnEnter",
+    "endConferenceOnExit",
+    "participantLabel",
+    "waitUrl",
+    "waitMethod",
+    "maxParticipants",
+    "record",
+    "region",
+    "trim",
+    "coach",
+    "statusCallback",
+    "statusCallbackMethod",
+    "statusCallbackEvent",
+    "recordingStatusCallback",
+    "recordingStatusCallbackMethod",
+    "recordingStatusCallbackEvent",
+    "eventCallbackUrl",
+    "jitterBufferSize",
+    "recordingTrack",
+    "recordingConfigurationId",
+];
+const LEG: [&str; 16] = [
+    "url",
+    "method",
+    "sendDigits",
+    "statusCallback",
+    "statusCallbackMethod",
+    "statusCallbackEvent",
+    "byoc",
+    "machineDetection",
+    "machineDetectionTimeout",
+    "machineDetectionSpeechThreshold",
+    "machineDetectionSpeechEndThreshold",
+    "machineDetectionSilenceTimeout",
+    "amdStatusCallback",
+    "amdStatusCallbackMethod",
+    "username",
+    "password",
+];
+
 fn dial_of(node: Node<'_, '_>, warnings: &mut Vec<u32>) -> Dial {
     let elements: Vec<_> = node.children().filter(Node::is_element).collect();
     let conference = elements.iter().find(|noun| noun.tag_name().name() == "Conference");
@@ -229,7 +276,10 @@ fn dial_of(node: Node<'_, '_>, warnings: &mut Vec<u32>) -> Dial {
         warnings.push(DIAL_MIXED);
     }
     let whom = match conference {
-        Some(noun) => Whom::Conference(conference_of(*noun)),
+        Some(noun) => {
+            warn_of_attributes(*noun, &CONFERENCE, warnings);
+            Whom::Conference(conference_of(*noun))
+        }
         None => {
             let mut legs: Vec<Leg> =
                 elements.iter().filter_map(|noun| leg_of(*noun, warnings)).collect();
@@ -266,6 +316,7 @@ fn leg_of(node: Node<'_, '_>, warnings: &mut Vec<u32>) -> Option<Leg> {
             return None;
         }
     };
+    warn_of_attributes(node, &LEG, warnings);
     let url = node.attribute("url").map(|url| target(url, node, "method"));
     Some(Leg { to, url, callbacks: callbacks_of(node) })
 }
@@ -278,7 +329,7 @@ fn conference_of(node: Node<'_, '_>) -> Conference {
         ends: is(node, "endConferenceOnExit", false),
         label: node.attribute("participantLabel").map(str::to_owned),
         wait: node.attribute("waitUrl").map(|url| target(url, node, "waitMethod")),
-        most: usize::try_from(number(node, "maxParticipants", 250)).unwrap_or(250),
+        most: usize::try_from(number(node, "maxParticipants", 250).clamp(1, 250)).unwrap_or(250),
         callbacks: callbacks_of(node),
     }
 }
@@ -424,6 +475,9 @@ mod tests {
             ("<Say Voice='x'>x</Say>", 1, vec![SCHEMA]),
             ("<Gather><Hangup/></Gather>", 1, vec![SCHEMA]),
             ("<Dial><Fax>1</Fax></Dial>", 1, vec![SCHEMA]),
+            ("<Dial><Conference Muted='x'>r</Conference></Dial>", 1, vec![SCHEMA]),
+            ("<Dial><Number href='x'>1</Number></Dial>", 1, vec![SCHEMA]),
+            ("<Hangup><Say/></Hangup>", 1, vec![SCHEMA]),
             ("<Dial><Conference>r</Conference><Number>1</Number></Dial>", 1, vec![DIAL_MIXED]),
             ("<Echo/>", 1, vec![]),
         ] {

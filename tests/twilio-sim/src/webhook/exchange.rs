@@ -111,28 +111,32 @@ impl Exchanger {
     pub(super) async fn exchange(
         &self,
         url: &Url,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         limits: &Overrides,
         sent: &mut bool,
     ) -> Result<Received, Failure> {
         let server = url[url::Position::BeforeScheme..url::Position::AfterPort].to_owned();
         if let Some(mut sender) = self.take(&server) {
             *sent = true;
-            match self.converse(&mut sender, request.clone(), limits).await {
+            match self.converse(&mut sender, request, limits).await {
                 Ok(received) => {
                     self.keep(server, sender, &received);
                     return Ok(received);
                 }
-                // An idle connection may have been closed meanwhile; that tells nothing.
-                Err(Failure::Broken) => *sent = false,
-                Err(failure) => return Err(failure),
+                // An idle connection that was closed before a byte was written tells nothing.
+                Err((_, Some(unsent))) => {
+                    *sent = false;
+                    request = unsent;
+                }
+                Err((failure, None)) => return Err(failure),
             }
         }
         let mut sender = timeout(limits.connect, self.connect(url, limits))
             .await
             .map_err(|_| Failure::ConnectTimeout)??;
         *sent = true;
-        let received = self.converse(&mut sender, request, limits).await?;
+        let received =
+            self.converse(&mut sender, request, limits).await.map_err(|(failure, _)| failure)?;
         self.keep(server, sender, &received);
         Ok(received)
     }
@@ -182,18 +186,22 @@ impl Exchanger {
         }
     }
 
+    /// Sends and reads. A request of which nothing was written is given back.
     async fn converse(
         &self,
         sender: &mut Sender,
         request: Request<Full<Bytes>>,
         limits: &Overrides,
-    ) -> Result<Received, Failure> {
-        let response = timeout(limits.read, sender.requests.send_request(request))
+    ) -> Result<Received, (Failure, Option<Request<Full<Bytes>>>)> {
+        let response = timeout(limits.read, sender.requests.try_send_request(request))
             .await
-            .map_err(|_| Failure::ReadTimeout)?
-            .map_err(|error| http_failure(&error))?;
+            .map_err(|_| (Failure::ReadTimeout, None))?
+            .map_err(|mut error| {
+                let unsent = error.take_message();
+                (http_failure(error.error()), unsent)
+            })?;
         let (parts, body) = response.into_parts();
-        let body = read_body(body, limits.read).await?;
+        let body = read_body(body, limits.read).await.map_err(|failure| (failure, None))?;
         Ok(Received { status: parts.status.as_u16(), headers: parts.headers, body })
     }
 

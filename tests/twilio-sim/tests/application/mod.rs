@@ -49,6 +49,7 @@ pub enum Said {
 pub struct App {
     pub address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
+    seed: Seed,
     task: JoinHandle<()>,
 }
 
@@ -91,7 +92,7 @@ impl App {
             }
         });
         let task = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
-        App { address, asked, task }
+        App { address, asked, seed: Seed::from_environment().unwrap(), task }
     }
 
     /// A server that sends these bytes to whoever has sent it a request, and closes.
@@ -105,7 +106,7 @@ impl App {
                 let _ = stream.write_all(bytes).await;
             }
         });
-        App { address, asked: Arc::default(), task }
+        App { address, asked: Arc::default(), seed: Seed::from_environment().unwrap(), task }
     }
 
     /// Everything that was asked so far.
@@ -141,7 +142,7 @@ impl App {
             account_sid: ACCOUNT.into(),
             auth_token: TOKEN.into(),
             connecting: Connecting { connect_to: Some(self.address), ..Connecting::default() },
-            seed: Seed::from_environment(),
+            seed: self.seed,
             speed: 50.0,
             mishaps: Mishaps::default(),
             people: Population::default(),
@@ -153,6 +154,9 @@ impl App {
 
 impl Drop for App {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("again with the same choices: SIM_SEED={}", self.seed);
+        }
         self.task.abort();
     }
 }
