@@ -71,6 +71,9 @@ impl<T: Send + 'static> Errand<T> {
         let begun = relay.clock.now();
         let done = |outcome: Outcome, judged, result| {
             let took = relay.clock.now().since(begun);
+            if outcome == Outcome::Good && upstream == Upstream::Origin {
+                relay.latencies[self.row].note(took);
+            }
             relay.metrics.attempt(upstream, outcome.name(), took);
             if let Some(reason) = judged {
                 relay.metrics.judgement_refusals.with_label_values(&[reason]).inc();
@@ -99,9 +102,6 @@ impl<T: Send + 'static> Errand<T> {
         });
         let outcome = result.as_ref().map_or_else(|ended| ended.outcome, |_| Outcome::Good);
         watched.ended(outcome);
-        if outcome == Outcome::Good && upstream == Upstream::Origin {
-            relay.latencies[self.row].note(relay.clock.now().since(begun));
-        }
         done(outcome, judged, result)
     }
 }
