@@ -33,6 +33,10 @@ pub enum Manner {
     ResetsAfterReading,
     /// Reads the request and says nothing.
     Hangs,
+    /// Answers as it should, but with a byte order mark, blanks and a charset that is not its own.
+    Untidy,
+    /// Redirects every path to `/elsewhere` with this status, and answers there.
+    Redirects(u16),
     /// Answers as it should, after this time.
     Slow(Duration),
     /// Answers 500 to visits and probes alike.
@@ -115,11 +119,14 @@ async fn serve(
     while let Some(request) = read_request(&mut stream).await {
         let manner = *manner.lock().unwrap_or_else(PoisonError::into_inner);
         let probe = request.line.starts_with("GET /ready");
+        let elsewhere = request.line.contains("/elsewhere");
         if !probe {
             reached.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         }
         let answer = if probe && manner != Manner::Sick {
             whole(200, "text/plain", "ready")
+        } else if elsewhere {
+            answer(Manner::Answers)
         } else {
             answer(manner)
         };
@@ -160,6 +167,12 @@ fn answer(manner: Manner) -> Answer {
         Manner::Answers | Manner::Slow(_) => whole(200, "text/xml", DOCUMENT),
         Manner::Status(status) => whole(status, "text/html", PAGE),
         Manner::Sick => whole(500, "text/html", PAGE),
+        Manner::Untidy => {
+            whole(200, "text/plain; charset=iso-8859-1", &format!("\u{feff}\r\n{DOCUMENT}"))
+        }
+        Manner::Redirects(status) => Answer::Whole(format!(
+            "HTTP/1.1 {status} Elsewhere\r\nLocation: /elsewhere?a=1\r\nContent-Length: 0\r\n\r\n"
+        )),
         Manner::NotRun => Answer::Whole(
             "HTTP/1.1 503 Busy\r\nHoldline-Not-Run: 1\r\nContent-Length: 0\r\n\r\n".into(),
         ),

@@ -13,8 +13,9 @@
 
 use std::time::{Duration, Instant};
 
-use holdline_tests::world::{call_sid, form};
+use holdline_tests::world::{PUBLIC_URL, TOKEN, call_sid, form};
 use holdline_tests::{Manner, Part, World};
+use holdline_twilio::signature::{Content, Key};
 use twilio_sim::{Ending, Fetched, Party, Received, Step, Transcript, breaches, twiml};
 
 /// The budget of a visit, and of one with a callee.
@@ -116,6 +117,45 @@ async fn whatever_both_do_the_caller_hears_a_document_of_ours() {
         let lost = world.status().await.unwrap()["visits"]["lost"].clone();
         assert_eq!(lost, 0, "{failure:?}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_only_untidy_is_put_right() {
+    let world = World::start(Part::StandIn(Manner::Untidy), Part::Nothing).await.unwrap();
+    let (received, by) = document(visit(&world, "/callin/create", 1).await, DEADLINE);
+    assert_eq!(by, "origin");
+    assert_eq!(received.header("content-type"), Some("text/xml; charset=utf-8"));
+    assert!(received.body.starts_with(b"<?xml"), "{:?}", received.body);
+    let mended = world.metric("holdline_answers_mended_total", "what=\"prolog\"").await.unwrap();
+    assert_eq!(mended, 1.0);
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_inside_and_loses_nothing() {
+    for (status, line) in
+        [(302, "GET /elsewhere?a=1&AccountSid="), (307, "POST /elsewhere?a=1 HTTP/1.1")]
+    {
+        let world =
+            World::start(Part::StandIn(Manner::Redirects(status)), Part::Nothing).await.unwrap();
+        let keyed = form(&call_sid(1), &[("Digits", "7")]);
+        let (_, by) = document(world.post("/identify_caller?attempt=1", &keyed).await, DEADLINE);
+        assert_eq!(by, "origin", "{status}");
+        let reached = world.origin.reached();
+        assert_eq!(reached.len(), 2, "{status}");
+        assert!(reached[1].line.starts_with(line), "{}", reached[1].line);
+        let all = format!("{} {}", reached[1].line, reached[1].body);
+        assert!(all.contains("Digits=7"), "{all}");
+        assert_eq!(reached[0].field("holdline-delivery"), reached[1].field("holdline-delivery"));
+        // It is signed for where it goes.
+        let target = reached[1].line.split(' ').nth(1).unwrap();
+        let key = Key::auth_token(&TOKEN.into());
+        let content = if status == 302 { Content::Empty } else { Content::Form(&keyed) };
+        let signature = key.sign(PUBLIC_URL, target, content);
+        assert_eq!(reached[1].field("x-twilio-signature"), Some(signature.as_str()), "{status}");
+    }
+    // A redirect to nowhere is an answer like any other bad one.
+    let world = World::start(Part::StandIn(Manner::Status(302)), Part::Nothing).await.unwrap();
+    assert_eq!(document(visit(&world, "/callin/create", 1).await, DEADLINE).1, "canned");
 }
 
 #[tokio::test]

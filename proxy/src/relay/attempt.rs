@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use holdline_policy::{Ended, Outcome, Sent, Upstream};
+use holdline_twilio::signature::Content;
+use holdline_twilio::{AccountSid, Form};
 use http::HeaderValue;
 use pingora_timeout::fast_timeout::fast_timeout;
 
 use super::exchange::{Outgoing, ended};
-use super::judge::Unfit;
+use super::judge::Judge;
 use super::{HOLD_AFTER, Relay};
 use crate::record::AttemptNote;
 use crate::upstream::http1::Reply;
@@ -46,7 +48,9 @@ pub(super) struct Errand<T> {
     /// Tells calls apart for the verdict.
     pub(super) call: u64,
     pub(super) row: usize,
-    pub(super) judge: fn(Reply) -> Result<T, Unfit>,
+    pub(super) judge: Judge<T>,
+    /// The account whose key signs what is sent after a redirect.
+    pub(super) account: Option<AccountSid>,
 }
 
 /// An attempt that is over.
@@ -88,14 +92,20 @@ impl<T: Send + 'static> Errand<T> {
         let mut watched = relay.watch.attempt(upstream, self.call, begun);
         let sent = AtomicBool::new(false);
         let (signature, fresh) = (self.signature.as_ref(), slot != Slot::Free);
-        let asking = self.outgoing.ask(target, signature, fresh, relay.clock, &sent);
+        let asking = async {
+            let reply = self.outgoing.ask(target, signature, fresh, relay.clock, &sent).await?;
+            if (300..400).contains(&reply.status) && reply.location.is_some() {
+                return Box::pin(self.follow(reply, &relay, fresh, &sent)).await;
+            }
+            Ok(reply)
+        };
         let exchanged = match bounded(self.limit, asking, || watched.turned_slow()).await {
             Some(exchanged) => exchanged,
             None => Err(ended(Outcome::TimedOut, &sent)),
         };
         let mut judged = None;
         let result = exchanged.and_then(|reply| {
-            (self.judge)(reply).map_err(|unfit| {
+            (self.judge)(reply, &relay.metrics).map_err(|unfit| {
                 judged = unfit.judged;
                 Ended { outcome: unfit.outcome, sent: Sent::Something }
             })
@@ -103,6 +113,41 @@ impl<T: Send + 'static> Errand<T> {
         let outcome = result.as_ref().map_or_else(|ended| ended.outcome, |_| Outcome::Good);
         watched.ended(outcome);
         done(outcome, judged, result)
+    }
+}
+
+/// Redirects that are followed.
+const MOST_REDIRECTS: usize = 3;
+
+impl<T> Errand<T> {
+    /// Follows a redirect to the same upstream. Twilio would follow it too, and lose what was keyed on
+    /// the way.
+    async fn follow(
+        &self,
+        mut reply: Reply,
+        relay: &Relay,
+        fresh: bool,
+        sent: &AtomicBool,
+    ) -> Result<Reply, Ended> {
+        let target = &relay.targets[self.upstream.index()];
+        let base = &target.config.public_url;
+        let mut outgoing = Outgoing::clone(&self.outgoing);
+        for _ in 0..MOST_REDIRECTS {
+            let Some(next) = outgoing.redirected(&reply, base) else { break };
+            outgoing = next;
+            let signature = relay.keys.signer(self.account).and_then(|key| {
+                let form = Form::parse(&outgoing.body).unwrap_or_default();
+                let content =
+                    if outgoing.body.is_empty() { Content::Empty } else { Content::Form(&form) };
+                let text = key.sign(base.as_twilio_signs(), &outgoing.target, content);
+                HeaderValue::try_from(text).ok()
+            });
+            reply = outgoing.ask(target, signature.as_ref(), fresh, relay.clock, sent).await?;
+            if !(300..400).contains(&reply.status) {
+                break;
+            }
+        }
+        Ok(reply)
     }
 }
 

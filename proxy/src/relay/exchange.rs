@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use holdline_policy::{Ended, Outcome, Sent};
+use holdline_twilio::PublicUrl;
 use http::{HeaderValue, Method};
 
 use crate::clock::Clock;
@@ -94,6 +95,38 @@ impl Outgoing {
             target.keep(connection, clock.now());
         }
         Ok(reply)
+    }
+
+    /// The request that a redirect of the same upstream asks for, by the rules of RFC 9110 section
+    /// 15.4: the same again after 307 and 308, otherwise a GET whose query carries the parameters, as
+    /// Twilio would send it. None for a redirect elsewhere.
+    pub(super) fn redirected(&self, reply: &Reply, base: &PublicUrl) -> Option<Outgoing> {
+        let location = reply.location.as_ref()?.to_str().ok()?;
+        let location = location.split('#').next().unwrap_or_default();
+        let rest = match location.split_once("://") {
+            Some((_, rest)) => rest.strip_prefix(base.authority())?,
+            None => location,
+        };
+        let fine = rest.starts_with('/')
+            && !rest.starts_with("//")
+            && rest.bytes().all(|byte| byte.is_ascii_graphic());
+        if !fine {
+            return None;
+        }
+        let mut next = Outgoing { target: rest.to_owned(), ..self.clone() };
+        match reply.status {
+            307 | 308 => {}
+            301..=303 => {
+                if !next.body.is_empty() {
+                    next.target.push(if rest.contains('?') { '&' } else { '?' });
+                    next.target.push_str(std::str::from_utf8(&next.body).ok()?);
+                }
+                next.body = Bytes::new();
+                next.method = Method::GET;
+            }
+            _ => return None,
+        }
+        Some(next)
     }
 
     /// The request as it is sent to an upstream known as `host`.

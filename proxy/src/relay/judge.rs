@@ -4,7 +4,12 @@ use holdline_policy::Outcome;
 use holdline_twilio::Document;
 use http::HeaderValue;
 
+use super::mend::body_of;
+use crate::telemetry::Metrics;
 use crate::upstream::http1::Reply;
+
+/// A judge of answers.
+pub(super) type Judge<T> = fn(Reply, &Metrics) -> Result<T, Unfit>;
 
 /// Why an answer will not do.
 pub(super) struct Unfit {
@@ -19,11 +24,11 @@ pub(super) struct Judged {
     pub(super) warnings: u32,
 }
 
-pub(super) fn judge_document(reply: Reply) -> Result<Judged, Unfit> {
+pub(super) fn judge_document(reply: Reply, metrics: &Metrics) -> Result<Judged, Unfit> {
     if reply.status != 200 {
         return Err(Unfit { outcome: status_outcome(reply.status, reply.not_run), judged: None });
     }
-    match Document::check(reply.body) {
+    match Document::check(body_of(&reply, metrics)) {
         Ok((document, warnings)) => {
             Ok(Judged { document, cookies: reply.cookies, warnings: warnings.total() })
         }
@@ -31,7 +36,10 @@ pub(super) fn judge_document(reply: Reply) -> Result<Judged, Unfit> {
     }
 }
 
-pub(super) fn judge_receipt(Reply { status, not_run, .. }: Reply) -> Result<(), Unfit> {
+pub(super) fn judge_receipt(
+    Reply { status, not_run, .. }: Reply,
+    _: &Metrics,
+) -> Result<(), Unfit> {
     match status {
         200..300 => Ok(()),
         _ => Err(Unfit { outcome: status_outcome(status, not_run), judged: None }),

@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod hold;
 mod judge;
 pub mod late;
+pub mod mend;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,12 +33,11 @@ use crate::proof::Proven;
 use crate::record::Record;
 use crate::telemetry::Metrics;
 use crate::upstream::Target;
-use crate::upstream::http1::Reply;
 use crate::watchman::Watch;
 use attempt::{Done, Errand, LONGEST, Race, Slot};
 use exchange::Outgoing;
 use hold::{HoldKeys, Token, TokenFate};
-use judge::{Judged, Unfit, judge_document, judge_receipt};
+use judge::{Judge, Judged, judge_document, judge_receipt};
 use late::{Late, LateAnswers};
 
 /// When an attempt counts as slow.
@@ -286,7 +286,7 @@ impl Relay {
         question: &mut Question<'_>,
         race: &mut Race<T>,
         record: &mut Record,
-        judge: fn(Reply) -> Result<T, Unfit>,
+        judge: Judge<T>,
     ) -> Asked<T> {
         let phases = self.watch.phases();
         let began = self.clock.now();
@@ -378,7 +378,7 @@ impl Relay {
         upstream: Upstream,
         slot: Slot,
         slice: Duration,
-        judge: fn(Reply) -> Result<T, Unfit>,
+        judge: Judge<T>,
     ) -> Errand<T> {
         Errand {
             upstream,
@@ -389,6 +389,7 @@ impl Relay {
             call: question.visit.call.map_or(0, call_key),
             row: question.visit.row,
             judge,
+            account: question.visit.account,
         }
     }
 

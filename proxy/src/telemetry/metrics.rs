@@ -14,6 +14,7 @@ use prometheus::{
 
 use crate::answer::{AnsweredBy, Refusal};
 use crate::relay::late::FATES;
+use crate::relay::mend;
 
 /// All metrics.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Metrics {
     pub hold_tokens: IntCounterVec,
     /// Answers that came after the caller was put on hold, by what became of them.
     pub late_answers: IntCounterVec,
+    /// Answers in which something was put right before they were judged.
+    pub answers_mended: IntCounterVec,
     /// Visits for which two upstreams were asked at once, because one took longer than usual.
     pub hedges: IntCounter,
     /// Changes of verdict.
@@ -159,6 +162,11 @@ impl Metrics {
                 "Answers that came after the caller was put on hold, by what became of them.",
                 &["fate"],
             )?,
+            answers_mended: make.counters(
+                "holdline_answers_mended_total",
+                "Answers of upstreams in which something was put right before they were judged.",
+                &["what"],
+            )?,
             hedges: make.counter(
                 "holdline_hedges_total",
                 "Visits for which two upstreams were asked at once.",
@@ -191,6 +199,9 @@ impl Metrics {
         };
         for reason in Refusal::NAMES {
             metrics.refusals.with_label_values(&[reason]);
+        }
+        for what in mend::NAMES {
+            metrics.answers_mended.with_label_values(&[what]);
         }
         for fate in FATES {
             metrics.late_answers.with_label_values(&[fate]);

@@ -40,6 +40,12 @@ pub struct Reply {
     pub not_run: bool,
     /// Its cookies.
     pub cookies: Vec<HeaderValue>,
+    /// How its body is coded; none if it stands as it is.
+    pub content_coding: Option<HeaderValue>,
+    /// What its body is; none if that is not said, or is XML in UTF-8.
+    pub content_type: Option<HeaderValue>,
+    /// Where it says that the answer is.
+    pub location: Option<HeaderValue>,
     /// Its body, cut off at the limit it was read with.
     pub body: Bytes,
     /// Whether the connection can carry another request: the body was read whole, nothing came after
@@ -250,6 +256,9 @@ fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Option<Head>
             status,
             not_run: false,
             cookies: Vec::new(),
+            content_coding: None,
+            content_type: None,
+            location: None,
             body: Bytes::new(),
             keeps: false,
         },
@@ -279,6 +288,12 @@ fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Option<Head>
             }
         } else if named("set-cookie") {
             head.reply.cookies.extend(HeaderValue::from_bytes(field.value).ok());
+        } else if named("content-encoding") {
+            head.reply.content_coding = HeaderValue::from_bytes(field.value).ok();
+        } else if named("content-type") && !is_plain_xml(field.value) {
+            head.reply.content_type = HeaderValue::from_bytes(field.value).ok();
+        } else if named("location") {
+            head.reply.location = HeaderValue::from_bytes(field.value).ok();
         } else if named(NOT_RUN.as_str()) {
             head.reply.not_run = field.value == b"1";
         }
@@ -301,6 +316,17 @@ fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Option<Head>
         (false, None) => Framing::UntilClose,
     };
     Ok(Some((length, Some(head))))
+}
+
+/// Whether a content type is one that says nothing that need be known, as nearly all are.
+fn is_plain_xml(value: &[u8]) -> bool {
+    const USUAL: [&[u8]; 4] = [
+        b"text/xml",
+        b"application/xml",
+        b"text/xml; charset=utf-8",
+        b"application/xml; charset=utf-8",
+    ];
+    USUAL.iter().any(|usual| usual.eq_ignore_ascii_case(value))
 }
 
 /// A length of digits alone: no sign, no list, no space inside.
