@@ -32,6 +32,7 @@ use crate::probe::Prober;
 use crate::proof::Prover;
 use crate::relay::Relay;
 use crate::relay::late::LateAnswers;
+use crate::relay::twice::Recent;
 use crate::telemetry::{Metrics, VisitLog, VisitLogGuard};
 use crate::upstream::{Target, keep_resolving, keep_sweeping};
 use crate::watchman::{Watchman, appoint};
@@ -41,8 +42,8 @@ use crate::{admin, answer::AnsweredBy};
 const BACKLOG: u32 = 4096;
 /// Idle upstream connections kept for streaming.
 const POOL: usize = 128;
-/// How often late answers that nobody came for are looked for.
-const LATE_SWEEP: Duration = Duration::from_secs(1);
+/// How often answers that are not needed any more are looked for.
+const MEMORY_SWEEP: Duration = Duration::from_secs(1);
 /// How often the end of the last visit is looked for while stopping.
 const IDLE_CHECK: Duration = Duration::from_millis(5);
 
@@ -126,6 +127,7 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
             hold_keys: config.hold_keys,
             public_url: config.public_url,
             late: LateAnswers::new(metrics.clone()),
+            recent: Recent::default(),
             latencies,
             hedges: HedgeBudget::default(),
             metrics,
@@ -150,8 +152,9 @@ async fn oversee(assembly: Assembly, admin: TcpListener) -> anyhow::Result<()> {
     let relay = holdline.relay.clone();
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(LATE_SWEEP).await;
+            tokio::time::sleep(MEMORY_SWEEP).await;
             relay.late.sweep(relay.clock.now());
+            relay.recent.sweep(relay.clock.now());
         }
     });
     tokio::spawn(watchman.run());

@@ -348,8 +348,15 @@ fn wrk_script() -> String {
         "wrk.method = \"POST\"\nwrk.body = \"{}\"\n\
          wrk.headers[\"Content-Type\"] = \"application/x-www-form-urlencoded; charset=UTF-8\"\n\
          wrk.headers[\"X-Twilio-Signature\"] = \"{signature}\"\n\
-         wrk.headers[\"I-Twilio-Idempotency-Token\"] = \"8f0f2f7c-0a3a-4f9e-9a55-3f1f5f6f7f8f\"\n\
-         wrk.headers[\"User-Agent\"] = \"TwilioProxy/1.1\"\nwrk.headers[\"Accept\"] = \"*/*\"\n",
+         wrk.headers[\"User-Agent\"] = \"TwilioProxy/1.1\"\nwrk.headers[\"Accept\"] = \"*/*\"\n\
+         -- Each request is a webhook of its own: one that came twice would be answered from memory.\n\
+         local n, begun = 0, os.time()\n\
+         function request()\n\
+         n = n + 1\n\
+         wrk.headers[\"I-Twilio-Idempotency-Token\"] =\n\
+         string.format(\"%08x-0a3a-4f9e-9a55-%012x\", begun, n)\n\
+         return wrk.format()\n\
+         end\n",
         form.encode()
     )
 }

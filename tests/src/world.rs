@@ -186,13 +186,18 @@ impl World {
 
     /// One signed POST to the edge, outside any call.
     pub async fn post(&self, path: &str, form: &Form) -> Fetched {
-        post(&self.company, &public_url(path), form).await
+        post(&self.company, &public_url(path), form, "").await
+    }
+
+    /// Such a POST with an idempotency token.
+    pub async fn post_with_token(&self, path: &str, form: &Form, token: &str) -> Fetched {
+        post(&self.company, &public_url(path), form, token).await
     }
 
     /// One signed POST to an upstream itself, past the edge.
     pub async fn post_to(&self, place: &Place, path: &str, form: &Form) -> Fetched {
         match open(self.seed, Some(place.wire.address()), 1.0) {
-            Ok(company) => post(&company, &public_url(path), form).await,
+            Ok(company) => post(&company, &public_url(path), form, "").await,
             Err(error) => unreachable!("the same settings were taken before: {error}"),
         }
     }
@@ -407,20 +412,26 @@ fn open(seed: Seed, connect_to: Option<SocketAddr>, speed: f64) -> anyhow::Resul
     Company::open(settings).map_err(anyhow::Error::msg)
 }
 
-async fn post(company: &Company, url: &Url, form: &Form) -> Fetched {
-    fetch(company, Method::POST, url, form).await
+async fn post(company: &Company, url: &Url, form: &Form, token: &str) -> Fetched {
+    fetch(company, Method::POST, url, form, token).await
 }
 
 async fn get(company: &Company, url: &Url) -> anyhow::Result<(u16, String)> {
-    match fetch(company, Method::GET, url, &Form::default()).await.result {
+    match fetch(company, Method::GET, url, &Form::default(), "").await.result {
         Ok(received) => Ok((received.status, String::from_utf8_lossy(&received.body).into_owned())),
         Err(code) => bail!("no answer from {url}: error {code}"),
     }
 }
 
-async fn fetch(company: &Company, method: Method, url: &Url, form: &Form) -> Fetched {
+async fn fetch(
+    company: &Company,
+    method: Method,
+    url: &Url,
+    form: &Form,
+    idempotency_token: &str,
+) -> Fetched {
     let key = company.key();
-    company.fetch(&Webhook { url, method, form, key, idempotency_token: "" }).await
+    company.fetch(&Webhook { url, method, form, key, idempotency_token }).await
 }
 
 fn environment() -> BTreeMap<&'static str, String> {

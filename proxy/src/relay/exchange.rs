@@ -16,6 +16,10 @@ use crate::ingress::SIGNATURE;
 use crate::upstream::Target;
 use crate::upstream::http1::{Broken, Reply, RequestHead, converse};
 
+/// On a request to a fallback URL: what is known of the request that failed, `never-arrived` or
+/// `delivered`.
+pub(super) const EARLIER: &str = "holdline-earlier";
+
 /// Names of the fields that the edge adds to a request.
 mod fields {
     /// The delivery id: the same for every attempt at one visit.

@@ -11,6 +11,7 @@ pub mod hold;
 mod judge;
 pub mod late;
 pub mod mend;
+pub mod twice;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,12 +34,14 @@ use crate::proof::Proven;
 use crate::record::Record;
 use crate::telemetry::Metrics;
 use crate::upstream::Target;
+use crate::upstream::http1::push_field;
 use crate::watchman::Watch;
 use attempt::{Done, Errand, LONGEST, Race, Slot};
 use exchange::Outgoing;
 use hold::{HoldKeys, Token, TokenFate};
 use judge::{Judge, Judged, judge_document, judge_receipt};
 use late::{Late, LateAnswers};
+use twice::{Earlier, First, Place, Recent};
 
 /// When an attempt counts as slow.
 pub const HOLD_AFTER: Duration = Duration::from_millis(2500);
@@ -67,6 +70,8 @@ pub struct Relay {
     pub public_url: PublicUrl,
     /// What came after callers were put on hold.
     pub late: LateAnswers,
+    /// What was asked a short time ago.
+    pub recent: Recent,
     /// How long each row's good answers take.
     pub latencies: Vec<Latency>,
     /// How many more visits may ask two upstreams at once.
@@ -136,10 +141,86 @@ impl Relay {
     /// Answers a visit.
     pub async fn answer(self: &Arc<Self>, visit: Proven<Visit>, record: &mut Record) -> Answer {
         let mut question = self.question(visit.into_inner(), record);
-        match question.row.kind {
+        if let Some(answer) = self.after_an_error(&mut question) {
+            return answer;
+        }
+        let first = match self.first_of_its_kind(&question).await {
+            Ok(first) => first,
+            Err(answer) => return answer,
+        };
+        let answer = match question.row.kind {
             Kind::Asynchronous => self.deliver(&mut question, record).await,
             Kind::Synchronous | Kind::Media => self.steer(&mut question, record).await,
+        };
+        if let Some(first) = first {
+            first.answered(&answer);
         }
+        answer
+    }
+
+    /// Whether nobody asks, or has asked, the same; otherwise the answer to both. By Twilio's token
+    /// alone: without one every arrival is new.
+    async fn first_of_its_kind(&self, question: &Question<'_>) -> Result<Option<First>, Answer> {
+        let arrival = &question.visit.arrival;
+        if arrival.idempotency_token.is_none() || question.held.is_some() {
+            return Ok(None);
+        }
+        let outgoing = &question.outgoing;
+        loop {
+            let now = self.clock.now();
+            let (call, delivery) = (question.visit.call, &outgoing.delivery);
+            match self.recent.place(delivery, call, &outgoing.target, now) {
+                Place::First(first) => return Ok(Some(first)),
+                Place::Again(answer) => {
+                    self.metrics.repeats.with_label_values(&["again"]).inc();
+                    return Err(answer);
+                }
+                Place::Second(second) => {
+                    self.metrics.repeats.with_label_values(&["waited"]).inc();
+                    let patience = question.deadline.last_moment().since(now);
+                    match second.answer(patience).await {
+                        Ok(Some(answer)) => return Err(answer),
+                        // The first was broken off: this one takes its place.
+                        Ok(None) => {}
+                        Err(()) => {
+                            let held = self.hold(question, true);
+                            return Err(held.unwrap_or_else(|| self.final_answer(question.row)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A request to a fallback URL. Where Twilio could not have the answer, it is given the one there
+    /// is, or the application is told what is known of the first request; where Twilio choked on an
+    /// answer, it must not be given the same again.
+    fn after_an_error(&self, question: &mut Question<'_>) -> Option<Answer> {
+        let form = &question.visit.form;
+        let (code, url) = (form.filled("ErrorCode")?, form.filled("ErrorUrl")?);
+        if question.row.kind != Kind::Synchronous {
+            return None;
+        }
+        let count = |what: &str| self.metrics.repeats.with_label_values(&[what]).inc();
+        if matches!(code.parse(), Ok(12_000..14_000)) {
+            count("fallback_refused");
+            let row = &question.row.name;
+            tracing::error!(row, code, "an answer was judged good, and refused by Twilio");
+            return Some(self.final_answer(question.row));
+        }
+        let target = url.strip_prefix(self.public_url.as_twilio_signs()).unwrap_or(url);
+        let known = match self.recent.earlier(question.visit.call, target, self.clock.now()) {
+            Earlier::Answered(answer) => {
+                count("fallback_answered");
+                return Some(answer);
+            }
+            Earlier::Delivered => "delivered",
+            Earlier::Unknown => "never-arrived",
+        };
+        count(if known == "delivered" { "fallback_delivered" } else { "fallback_unknown" });
+        let outgoing = Arc::make_mut(&mut question.outgoing);
+        push_field(&mut outgoing.fields, exchange::EARLIER, known.as_bytes());
+        None
     }
 
     /// The final canned answer of a row.

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub hold_tokens: IntCounterVec,
     /// Answers that came after the caller was put on hold, by what became of them.
     pub late_answers: IntCounterVec,
+    /// Requests that came twice, and requests to fallback URLs, by what became of them.
+    pub repeats: IntCounterVec,
     /// Answers in which something was put right before they were judged.
     pub answers_mended: IntCounterVec,
     /// Visits for which two upstreams were asked at once, because one took longer than usual.
@@ -69,6 +71,16 @@ struct RowMetrics {
 /// A good answer takes milliseconds, a hedge 2.5 s, a budget 4 or 9 s, Twilio 15 s.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 4.0, 9.0, 15.0];
+
+/// What becomes of requests that come twice, and of those to fallback URLs.
+const REPEATS: [&str; 6] = [
+    "waited",
+    "again",
+    "fallback_answered",
+    "fallback_delivered",
+    "fallback_unknown",
+    "fallback_refused",
+];
 
 // === impl Metrics ===
 
@@ -162,6 +174,11 @@ impl Metrics {
                 "Answers that came after the caller was put on hold, by what became of them.",
                 &["fate"],
             )?,
+            repeats: make.counters(
+                "holdline_repeats_total",
+                "Requests that came twice, and requests to fallback URLs, by what became of them.",
+                &["what"],
+            )?,
             answers_mended: make.counters(
                 "holdline_answers_mended_total",
                 "Answers of upstreams in which something was put right before they were judged.",
@@ -199,6 +216,9 @@ impl Metrics {
         };
         for reason in Refusal::NAMES {
             metrics.refusals.with_label_values(&[reason]);
+        }
+        for what in REPEATS {
+            metrics.repeats.with_label_values(&[what]);
         }
         for what in mend::NAMES {
             metrics.answers_mended.with_label_values(&[what]);
