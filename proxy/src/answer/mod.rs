@@ -91,6 +91,19 @@ impl Answer {
         Answer::Document { document, by: AnsweredBy::Canned, cookies: Vec::new() }
     }
 
+    /// The same answer, in memory of its own.
+    #[must_use]
+    pub fn detached(&self) -> Answer {
+        match self {
+            Answer::Document { document, by, cookies } => Answer::Document {
+                document: document.detached(),
+                by: *by,
+                cookies: cookies.clone(),
+            },
+            other => other.clone(),
+        }
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {

@@ -91,6 +91,10 @@ impl LateAnswers {
         if too_much {
             self.metrics.late_answers.with_label_values(&["no_room"]).inc();
         } else {
+            let late = match late {
+                Late::Answered(answer) => Late::Answered(answer.detached()),
+                other => other,
+            };
             entries.put(delivery, Entry { late, ..entry });
         }
     }

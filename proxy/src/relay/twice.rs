@@ -7,9 +7,10 @@
 //!
 //! Both tables have a fixed number of places, found by hash. Taking one is an exchange of pointers, and
 //! whoever comes later to a place takes it: what is forgotten so is asked again under the same
-//! delivery id.
+//! delivery id. Requests are told apart by 128 bits of a keyed hash, so that nothing of them is kept.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,16 +33,19 @@ const LARGEST: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct Recent {
     by_delivery: Box<[ArcSwapOption<Entry>]>,
-    by_url: Box<[ArcSwapOption<Entry>]>,
-    hasher: RandomState,
+    /// For each URL of a call, the place of its last visit in the other table.
+    by_url: Box<[AtomicUsize]>,
+    hashers: [RandomState; 2],
 }
+
+/// A request in short.
+type Key = [u64; 2];
 
 /// One visit.
 #[derive(Debug)]
 struct Entry {
-    delivery: String,
-    call: Option<CallSid>,
-    target: String,
+    delivery: Key,
+    url: Key,
     begun: Moment,
     /// What was answered; none if answering was broken off.
     answer: OnceLock<Option<Answer>>,
@@ -82,19 +86,23 @@ pub enum Earlier {
 
 impl Default for Recent {
     fn default() -> Recent {
-        let places = || (0..PLACES).map(|_| ArcSwapOption::empty()).collect();
-        Recent { by_delivery: places(), by_url: places(), hasher: RandomState::new() }
+        Recent {
+            by_delivery: (0..PLACES).map(|_| ArcSwapOption::empty()).collect(),
+            by_url: (0..PLACES).map(|_| AtomicUsize::new(0)).collect(),
+            hashers: [RandomState::new(), RandomState::new()],
+        }
     }
 }
 
 impl Recent {
     /// Finds a visit its place.
     pub fn place(&self, delivery: &str, call: Option<CallSid>, target: &str, now: Moment) -> Place {
-        let place = &self.by_delivery[self.index(&delivery)];
+        let (delivery, url) = (self.key(delivery), self.key((call, target)));
+        let index = delivery[0] as usize % PLACES;
+        let place = &self.by_delivery[index];
         let entry = Arc::new(Entry {
-            delivery: delivery.to_owned(),
-            call,
-            target: target.to_owned(),
+            delivery,
+            url,
             begun: now,
             answer: OnceLock::new(),
             over: Notify::new(),
@@ -117,19 +125,17 @@ impl Recent {
                 break;
             }
         }
-        self.by_url[self.index(&(call, target))].store(Some(entry.clone()));
+        self.by_url[url[0] as usize % PLACES].store(index, Ordering::Relaxed);
         Place::First(First(Some(entry)))
     }
 
     /// What is known of a call's last request to a URL.
     pub fn earlier(&self, call: Option<CallSid>, target: &str, now: Moment) -> Earlier {
-        let place = self.by_url[self.index(&(call, target))].load();
+        let url = self.key((call, target));
+        let index = self.by_url[url[0] as usize % PLACES].load(Ordering::Relaxed);
+        let place = self.by_delivery[index].load();
         match place.as_ref() {
-            Some(entry)
-                if entry.call == call
-                    && entry.target == target
-                    && now.since(entry.begun) < KEPT =>
-            {
+            Some(entry) if entry.url == url && now.since(entry.begun) < KEPT => {
                 match entry.answer.get() {
                     Some(Some(answer)) => Earlier::Answered(answer.clone()),
                     _ => Earlier::Delivered,
@@ -141,7 +147,7 @@ impl Recent {
 
     /// Forgets what is too old.
     pub fn sweep(&self, now: Moment) {
-        for place in self.by_delivery.iter().chain(&self.by_url) {
+        for place in &self.by_delivery {
             let entry = place.load();
             if entry.as_ref().is_some_and(|entry| now.since(entry.begun) >= KEPT) {
                 place.compare_and_swap(&*entry, None);
@@ -149,8 +155,8 @@ impl Recent {
         }
     }
 
-    fn index(&self, key: &impl std::hash::Hash) -> usize {
-        self.hasher.hash_one(key) as usize % PLACES
+    fn key(&self, of: impl Hash) -> Key {
+        self.hashers.each_ref().map(|hasher| hasher.hash_one(&of))
     }
 }
 
@@ -161,7 +167,7 @@ impl First {
     pub fn answered(mut self, answer: &Answer) {
         if let Some(entry) = self.0.take() {
             let small = answer.content().is_none_or(|(_, body)| body.len() <= LARGEST);
-            entry.end(small.then(|| answer.clone()));
+            entry.end(small.then(|| answer.detached()));
         }
     }
 }

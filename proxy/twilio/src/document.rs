@@ -100,6 +100,12 @@ impl Document {
         Ok((Document(bytes), warnings))
     }
 
+    /// The same document in memory of its own: whoever keeps it keeps nothing that it was read into.
+    #[must_use]
+    pub fn detached(&self) -> Document {
+        Document(Bytes::copy_from_slice(&self.0))
+    }
+
     /// The bytes that were checked.
     pub fn bytes(&self) -> &Bytes {
         &self.0
