@@ -138,7 +138,7 @@ impl Record {
         line.number("status", self.answered.map_or(0, |(_, status, _)| status).into());
         line.number("us", u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         if !self.attempts.is_empty() {
-            line.word("attempts", &self.attempts_text());
+            line.pieces("attempts", |text| self.write_attempts(text));
         }
         for (name, value) in [
             ("stopped", self.stopped.map(Stopped::name)),
@@ -156,10 +156,9 @@ impl Record {
         self.log.push(line);
     }
 
-    fn attempts_text(&self) -> String {
-        let mut text = String::new();
-        for note in &self.attempts {
-            if !text.is_empty() {
+    fn write_attempts(&self, text: &mut String) {
+        for (number, note) in self.attempts.iter().enumerate() {
+            if number > 0 {
                 text.push(' ');
             }
             text.push_str(note.upstream.name());
@@ -172,7 +171,6 @@ impl Record {
             // Writing to memory does not fail.
             let _ = write!(text, ":{}us", note.took.as_micros());
         }
-        text
     }
 }
 

@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use holdline_policy::{Ended, Outcome, Sent, Upstream};
+use holdline_policy::{Ended, Moment, Outcome, Sent, Upstream};
 use holdline_twilio::signature::Content;
 use holdline_twilio::{AccountSid, Form};
 use http::HeaderValue;
@@ -41,6 +41,7 @@ pub(super) enum Slot {
 pub(super) struct Errand<T> {
     pub(super) upstream: Upstream,
     pub(super) slot: Slot,
+    pub(super) begun: Moment,
     /// For how long it may run at most. A trial is settled within its visit's time.
     pub(super) limit: Duration,
     pub(super) outgoing: Arc<Outgoing>,
@@ -72,7 +73,7 @@ impl<T: Send + 'static> Errand<T> {
     async fn run(self, relay: Arc<Relay>) -> Done<T> {
         let Errand { upstream, slot, .. } = self;
         let target = &relay.targets[upstream.index()];
-        let begun = relay.clock.now();
+        let begun = self.begun;
         let done = |outcome: Outcome, judged, result| {
             let took = relay.clock.now().since(begun);
             if outcome == Outcome::Good && upstream == Upstream::Origin {

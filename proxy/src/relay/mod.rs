@@ -399,7 +399,7 @@ impl Relay {
             };
             if let Some((upstream, slot)) = errand {
                 hold_at = hold_at.map(|at| at.max(now + HEAD_START));
-                race.begin(self, self.errand(question, upstream, slot, slice, judge));
+                race.begin(self, self.errand(question, upstream, slot, slice, now, judge));
                 if course.may_ask_alongside() {
                     patience.next_at = Some(now + slice);
                     if question.row.kind == Kind::Synchronous && slot == Slot::Free {
@@ -408,14 +408,15 @@ impl Relay {
                     }
                 }
             }
+            let mut now = now;
             let done = loop {
                 let wake = [patience.hedge_at, patience.next_at, hold_at, Some(end)];
                 let wake = wake.into_iter().flatten().min().unwrap_or(end);
-                let left = wake.since(self.clock.now());
+                let left = wake.since(now);
                 if let Ok(done) = fast_timeout(left, race.next()).await {
                     break done;
                 }
-                let now = self.clock.now();
+                now = self.clock.now();
                 if now >= end {
                     return Asked::Stopped(Stopped::NoTime);
                 }
@@ -459,11 +460,13 @@ impl Relay {
         upstream: Upstream,
         slot: Slot,
         slice: Duration,
+        now: Moment,
         judge: Judge<T>,
     ) -> Errand<T> {
         Errand {
             upstream,
             slot,
+            begun: now,
             limit: if slot == Slot::Free { LONGEST } else { slice },
             outgoing: question.outgoing.clone(),
             signature: self.signature(question, &self.targets[upstream.index()].config.public_url),

@@ -5,6 +5,7 @@
 //! every visit would cost more than the visit's whole proof. When the thread cannot keep up (a full
 //! disk, a stopped pipe), lines are dropped and counted.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -79,14 +80,13 @@ impl VisitLog {
     pub fn line(&self) -> Option<Line> {
         self.lines.as_ref()?;
         let mut text = String::with_capacity(320);
-        let now = humantime::format_rfc3339_micros(SystemTime::now());
-        // Writing to memory does not fail.
-        let _ = match self.format {
-            LogFormat::Json => {
-                write!(text, "{{\"timestamp\":\"{now}\",\"level\":\"INFO\",\"target\":\"visit\"")
-            }
-            LogFormat::Text => write!(text, "{now}  INFO visit:"),
+        let (before, behind) = match self.format {
+            LogFormat::Json => ("{\"timestamp\":\"", "\",\"level\":\"INFO\",\"target\":\"visit\""),
+            LogFormat::Text => ("", "  INFO visit:"),
         };
+        text.push_str(before);
+        push_now(&mut text);
+        text.push_str(behind);
         Some(Line { text, format: self.format })
     }
 
@@ -101,15 +101,43 @@ impl VisitLog {
     }
 }
 
+/// Writes the time, as RFC 3339 in UTC. The calendar is asked once a second, not once a visit.
+fn push_now(text: &mut String) {
+    thread_local! {
+        static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, shown)| {
+        if *second != since.as_secs() {
+            *second = since.as_secs();
+            *shown = humantime::format_rfc3339_seconds(now).to_string();
+            // The zone, behind the fraction.
+            shown.pop();
+        }
+        text.push_str(shown);
+    });
+    // Writing to memory does not fail.
+    let _ = write!(text, ".{:06}Z", since.subsec_micros());
+}
+
 // === impl Line ===
 
 impl Line {
     /// A field whose text needs no escaping: names of ours, identifiers of digits and letters.
     pub fn word(&mut self, name: &str, value: &str) {
-        let _ = match self.format {
-            LogFormat::Json => write!(self.text, ",\"{name}\":\"{value}\""),
-            LogFormat::Text => write!(self.text, " {name}={value}"),
+        self.pieces(name, |text| text.push_str(value));
+    }
+
+    /// A field that is written in pieces.
+    pub fn pieces(&mut self, name: &str, write: impl FnOnce(&mut String)) {
+        let (before, behind) = match self.format {
+            LogFormat::Json => ([",\"", name, "\":\""], "\""),
+            LogFormat::Text => ([" ", name, "="], ""),
         };
+        before.into_iter().for_each(|piece| self.text.push_str(piece));
+        write(&mut self.text);
+        self.text.push_str(behind);
     }
 
     /// A number.
@@ -225,6 +253,9 @@ mod tests {
             (&value["row"], &value["us"], &value["unwritten"]),
             (&"callin_create".into(), &7.into(), &true.into())
         );
+        let time = value["timestamp"].as_str().unwrap();
+        let written = humantime::parse_rfc3339(time).unwrap();
+        assert!(written.elapsed().unwrap() < Duration::from_secs(60), "{time}");
         assert!(value["panicked"].is_null());
         log.push(log.line().unwrap());
         log.push(log.line().unwrap());
