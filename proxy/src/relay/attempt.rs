@@ -15,7 +15,6 @@ use holdline_policy::{Ended, Moment, Outcome, Sent, Upstream};
 use holdline_twilio::signature::Content;
 use holdline_twilio::{AccountSid, Form};
 use http::HeaderValue;
-use pingora_timeout::fast_timeout::fast_timeout;
 
 use super::exchange::{Outgoing, ended};
 use super::judge::Judge;
@@ -100,7 +99,8 @@ impl<T: Send + 'static> Errand<T> {
             }
             Ok(reply)
         };
-        let exchanged = match bounded(self.limit, asking, || watched.turned_slow()).await {
+        let since = || relay.clock.now().since(begun);
+        let exchanged = match bounded(since, self.limit, asking, || watched.turned_slow()).await {
             Some(exchanged) => exchanged,
             None => Err(ended(Outcome::TimedOut, &sent)),
         };
@@ -152,24 +152,30 @@ impl<T> Errand<T> {
     }
 }
 
-/// Bounds something, and says when it has taken longer than an answer should. None if it takes too
-/// long.
+/// Bounds something by a time, and says when it has gone on for longer than an answer should take.
+/// None if it takes too long. There is no timer here: whoever waits for an attempt has one, and looks
+/// at it when that goes off.
 async fn bounded<T>(
+    since: impl Fn() -> Duration,
     limit: Duration,
     asking: impl Future<Output = T>,
     turned_slow: impl FnOnce(),
 ) -> Option<T> {
     let mut asking = std::pin::pin!(asking);
-    if limit <= HOLD_AFTER {
-        return fast_timeout(limit, asking).await.ok();
-    }
-    match fast_timeout(HOLD_AFTER, &mut asking).await {
-        Ok(result) => Some(result),
-        Err(_) => {
-            turned_slow();
-            fast_timeout(limit - HOLD_AFTER, asking).await.ok()
+    let mut turned_slow = Some(turned_slow);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(result) = asking.as_mut().poll(cx) {
+            return Poll::Ready(Some(result));
         }
-    }
+        let took = since();
+        if took >= HOLD_AFTER
+            && let Some(turned_slow) = turned_slow.take()
+        {
+            turned_slow();
+        }
+        if took >= limit { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
 }
 
 // === impl Race ===

@@ -45,6 +45,8 @@ use twice::{Earlier, First, Place, Recent};
 
 /// When an attempt counts as slow.
 pub const HOLD_AFTER: Duration = Duration::from_millis(2500);
+/// How often attempts that nobody waits for are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long one that was asked alongside has to answer before the caller is held after all.
 const HEAD_START: Duration = Duration::from_millis(200);
 /// The pauses of successive holds of one visit.
@@ -333,9 +335,12 @@ impl Relay {
     ) {
         if !race.is_empty() {
             tokio::spawn(async move {
-                while let Some(done) = race.next().await {
-                    let is_last = race.is_empty();
-                    with(done, is_last);
+                while !race.is_empty() {
+                    // Attempts look at the clock when they are looked at.
+                    if let Ok(Some(done)) = fast_timeout(LOOK_EVERY, race.next()).await {
+                        let is_last = race.is_empty();
+                        with(done, is_last);
+                    }
                 }
             });
         }
@@ -376,6 +381,7 @@ impl Relay {
         let mut hold_at = question.pause().map(|_| began + HOLD_AFTER);
         let exempt = phases[Upstream::Origin.index()] != Phase::Well || question.is_with_callee();
         self.hedges.earn();
+        let mut slow_at = Some(began + HOLD_AFTER);
         let mut step = course.begin(began);
         let mut skipped = None;
         loop {
@@ -410,7 +416,7 @@ impl Relay {
             }
             let mut now = now;
             let done = loop {
-                let wake = [patience.hedge_at, patience.next_at, hold_at, Some(end)];
+                let wake = [patience.hedge_at, patience.next_at, hold_at, slow_at, Some(end)];
                 let wake = wake.into_iter().flatten().min().unwrap_or(end);
                 let left = wake.since(now);
                 if let Ok(done) = fast_timeout(left, race.next()).await {
@@ -420,6 +426,7 @@ impl Relay {
                 if now >= end {
                     return Asked::Stopped(Stopped::NoTime);
                 }
+                slow_at = slow_at.filter(|at| *at > now);
                 if patience.hedge_at.is_some_and(|at| at <= now) {
                     patience.hedge_at = None;
                     if exempt || self.hedges.spend() {
