@@ -1,0 +1,188 @@
+//! Asking: one upstream after the other, as the policy says, and two at once where one has taken longer
+//! than it usually does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdline_policy::{
+    Access, Cause, Course, Kind, Moment, Outcome, Phase, Standing, Step, Stopped, Upstream,
+};
+use holdline_twilio::{CallSid, PublicUrl};
+use http::HeaderValue;
+use pingora_timeout::fast_timeout::fast_timeout;
+
+use super::attempt::{Done, Errand, LONGEST, Race, Slot};
+use super::judge::Judge;
+use super::{HEAD_START, HOLD_AFTER, Question, Relay};
+use crate::record::Record;
+
+/// What asking came to.
+pub(super) enum Asked<T> {
+    /// A good answer.
+    Good(Upstream, T),
+    /// No answer, and nobody else to ask.
+    Stopped(Stopped),
+    /// No answer yet, and a caller who should hear something meanwhile.
+    Overdue,
+}
+
+/// When somebody else is asked alongside.
+struct Patience {
+    /// When the upstream has taken longer than it usually does.
+    hedge_at: Option<Moment>,
+    /// When its share of the time is over.
+    next_at: Option<Moment>,
+}
+
+// === impl Relay ===
+
+impl Relay {
+    /// Asks one upstream after the other, as the policy says, and two at once where one has taken
+    /// longer than it usually does. What is still under way at the end is left in `race`.
+    pub(super) async fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        question: &mut Question<'_>,
+        race: &mut Race<T>,
+        record: &mut Record,
+        judge: Judge<T>,
+    ) -> Asked<T> {
+        let phases = self.watch.phases();
+        let began = self.clock.now();
+        let mut course = Course::new(question.row, &standing(phases), question.deadline);
+        let end = question.deadline.last_moment();
+        let mut hold_at = question.pause().map(|_| began + HOLD_AFTER);
+        let exempt = phases[Upstream::Origin.index()] != Phase::Well || question.is_with_callee();
+        self.hedges.earn();
+        let mut slow_at = Some(began + HOLD_AFTER);
+        let mut step = course.begin(began);
+        let mut skipped = None;
+        loop {
+            let now = self.clock.now();
+            let mut patience = Patience { hedge_at: None, next_at: None };
+            let (errand, slice) = match (step, skipped) {
+                (Step::Try { upstream, slice }, _) => {
+                    let on_trial = matches!(phases[upstream.index()], Phase::Trial { .. });
+                    (Some((upstream, if on_trial { Slot::OneAtATime } else { Slot::Free })), slice)
+                }
+                // Better a second visit to an upstream on trial than nobody at all.
+                (Step::Stop(Stopped::NobodyLeft), Some(upstream)) if race.is_empty() => {
+                    skipped = None;
+                    match question.deadline.slice(now, 0) {
+                        Some(slice) => (Some((upstream, Slot::BesideTheTrial)), slice),
+                        None => return Asked::Stopped(Stopped::NoTime),
+                    }
+                }
+                (Step::Stop(stopped), _) if race.is_empty() => return Asked::Stopped(stopped),
+                (Step::Stop(_), _) => (None, Duration::ZERO),
+            };
+            if let Some((upstream, slot)) = errand {
+                hold_at = hold_at.map(|at| at.max(now + HEAD_START));
+                race.begin(self, self.errand(question, upstream, slot, slice, now, judge));
+                if course.may_ask_alongside() {
+                    patience.next_at = Some(now + slice);
+                    if question.row.kind == Kind::Synchronous && slot == Slot::Free {
+                        let after = self.latencies[question.visit.row].hedge_after();
+                        patience.hedge_at = Some(now + after.min(slice));
+                    }
+                }
+            }
+            let mut now = now;
+            let done = loop {
+                let wake = [patience.hedge_at, patience.next_at, hold_at, slow_at, Some(end)];
+                let wake = wake.into_iter().flatten().min().unwrap_or(end);
+                let left = wake.since(now);
+                if let Ok(done) = fast_timeout(left, race.next()).await {
+                    break done;
+                }
+                now = self.clock.now();
+                if now >= end {
+                    return Asked::Stopped(Stopped::NoTime);
+                }
+                slow_at = slow_at.filter(|at| *at > now);
+                if patience.hedge_at.is_some_and(|at| at <= now) {
+                    patience.hedge_at = None;
+                    if exempt || self.hedges.spend() {
+                        self.metrics.hedges.inc();
+                        break None;
+                    }
+                }
+                if patience.next_at.is_some_and(|at| at <= now) {
+                    break None;
+                }
+                if hold_at.is_some_and(|at| at <= now) {
+                    return Asked::Overdue;
+                }
+            };
+            let now = self.clock.now();
+            step = match done {
+                None => course.begin(now),
+                Some(Done { slot, note, result }) => {
+                    record.attempts.push(note);
+                    match result {
+                        Ok(value) => return Asked::Good(note.upstream, value),
+                        Err(ended) => {
+                            if ended.outcome == Outcome::Full && slot == Slot::OneAtATime {
+                                skipped = Some(note.upstream);
+                            }
+                            question.note(ended);
+                            course.after(ended, now)
+                        }
+                    }
+                }
+            };
+        }
+    }
+
+    fn errand<T>(
+        &self,
+        question: &Question<'_>,
+        upstream: Upstream,
+        slot: Slot,
+        slice: Duration,
+        now: Moment,
+        judge: Judge<T>,
+    ) -> Errand<T> {
+        Errand {
+            upstream,
+            slot,
+            begun: now,
+            limit: if slot == Slot::Free { LONGEST } else { slice },
+            outgoing: question.outgoing.clone(),
+            signature: self.signature(question, &self.targets[upstream.index()].config.public_url),
+            call: question.visit.call.map_or(0, call_key),
+            row: question.visit.row,
+            judge,
+            account: question.visit.account,
+        }
+    }
+
+    /// The signature of what is sent, over the URL under which this upstream checks it. Where that is
+    /// the URL that Twilio signed, and nothing else changed either, Twilio's own is the same.
+    fn signature(&self, question: &Question<'_>, base: &PublicUrl) -> Option<HeaderValue> {
+        let visit = &question.visit;
+        if visit.signature_is_current && *base == self.public_url {
+            return visit.arrival.signature.clone();
+        }
+        let key = self.keys.signer(visit.account)?;
+        let signature =
+            key.sign(base.as_twilio_signs(), &question.outgoing.target, visit.content());
+        HeaderValue::try_from(signature).ok()
+    }
+}
+
+fn standing(phases: [Phase; 2]) -> Standing {
+    let [origin, monitor] = phases.map(|phase| match phase {
+        Phase::Well | Phase::Doubtful | Phase::Trial { .. } => Access::Serving,
+        Phase::Down { cause: Cause::Probes, .. } => Access::Suspected,
+        Phase::Down { cause: Cause::Traffic, .. } => Access::Out,
+    });
+    Standing { origin, monitor }
+}
+
+/// Tells calls apart for the verdict.
+fn call_key(call: CallSid) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    call.hash(&mut hasher);
+    hasher.finish()
+}
