@@ -61,10 +61,15 @@ impl Ended {
         match (replay, self.outcome) {
             (_, Outcome::Good) => false,
             (Replay::Idempotent, _) => true,
-            (_, _) if self.sent == Sent::Nothing => true,
-            (Replay::Refused, Outcome::NotRun(_)) => true,
-            (Replay::Refused | Replay::Unsent, _) => false,
+            _ => !self.may_have_run(replay),
         }
+    }
+
+    /// Whether the upstream may have run the request, as far as a row of this class believes it. A row
+    /// that only trusts what was never sent does not believe a promise that nothing ran.
+    pub fn may_have_run(self, replay: Replay) -> bool {
+        let promised = matches!(self.outcome, Outcome::NotRun(_)) && replay != Replay::Unsent;
+        self.sent == Sent::Something && !promised
     }
 }
 

@@ -21,8 +21,8 @@ use bytes::Bytes;
 use holdline_policy::backoff::Backoff;
 use holdline_policy::hedge::{HedgeBudget, Latency};
 use holdline_policy::{
-    Catalogue, Deadline, Ended, Kind, Moment, Observation, Outcome, Party, Replay, Row, Sent,
-    Stopped, Upstream,
+    Catalogue, Deadline, Ended, Kind, Moment, Observation, Outcome, Party, Replay, Row, Stopped,
+    Upstream,
 };
 use holdline_twilio::{Keyring, PublicUrl};
 use http::HeaderValue;
@@ -97,6 +97,24 @@ struct Question<'r> {
     may_have_run: bool,
 }
 
+/// A held visit whose attempts go on. When they are over without an answer it is given up.
+struct Held {
+    relay: Arc<Relay>,
+    delivery: String,
+    may_have_run: bool,
+    answered: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.answered {
+            // After a panic nobody knows.
+            let may_have_run = self.may_have_run || std::thread::panicking();
+            self.relay.late.end(&self.delivery, Late::GivenUp { may_have_run });
+        }
+    }
+}
+
 // === impl Question ===
 
 impl Question<'_> {
@@ -114,10 +132,7 @@ impl Question<'_> {
 
     /// Notes an attempt that failed.
     fn note(&mut self, ended: Ended) {
-        // Where "not run" may not be believed, it may have run.
-        let not_run =
-            matches!(ended.outcome, Outcome::NotRun(_)) && self.row.replay != Replay::Unsent;
-        self.may_have_run |= ended.sent == Sent::Something && !not_run;
+        self.may_have_run |= ended.may_have_run(self.row.replay);
     }
 }
 
@@ -235,12 +250,12 @@ impl Relay {
         let asked = self.ask(question, &mut race, record, judge_document).await;
         match asked {
             Asked::Good(upstream, judged) => {
-                self.leave(race, |_, _| {});
+                self.leave(race, |_| {});
                 self.steered(upstream, judged)
             }
             Asked::Stopped(stopped) => {
                 record.stopped = Some(stopped);
-                self.leave(race, |_, _| {});
+                self.leave(race, |_| {});
                 self.hold(question, false).unwrap_or_else(|| self.final_answer(question.row))
             }
             Asked::Overdue => match self.hold(question, true) {
@@ -250,7 +265,7 @@ impl Relay {
                     answer
                 }
                 None => {
-                    self.leave(race, |_, _| {});
+                    self.leave(race, |_| {});
                     self.final_answer(question.row)
                 }
             },
@@ -291,39 +306,37 @@ impl Relay {
         if !self.late.begin(&delivery, &question.row.name, until) {
             return;
         }
-        let mut may_have_run = question.may_have_run;
-        let mut answered = false;
-        let relay = self.clone();
-        self.leave(race, move |done, is_last| {
-            match done.result {
-                Ok(judged) if !answered => {
-                    answered = true;
-                    let answer = relay.steered(done.note.upstream, judged);
-                    relay.late.end(&delivery, Late::Answered(answer));
-                }
-                Ok(_) => {}
-                Err(ended) => may_have_run |= ended.sent == Sent::Something,
+        let replay = question.row.replay;
+        let mut held = Held {
+            relay: self.clone(),
+            delivery,
+            may_have_run: question.may_have_run,
+            answered: false,
+        };
+        self.leave(race, move |done| match done.result {
+            Ok(judged) if !held.answered => {
+                held.answered = true;
+                let answer = held.relay.steered(done.note.upstream, judged);
+                held.relay.late.end(&held.delivery, Late::Answered(answer));
             }
-            if is_last && !answered {
-                relay.late.end(&delivery, Late::GivenUp { may_have_run });
-            }
+            Ok(_) => {}
+            Err(ended) => held.may_have_run |= ended.may_have_run(replay),
         });
     }
 
     /// Lets attempts that nobody waits for go on to their end: they still show whether an upstream is
-    /// slow or dead. `with` is told how each ended, and whether it was the last.
+    /// slow or dead. `with` is told how each ended, and dropped after the last.
     fn leave<T: Send + 'static>(
         &self,
         mut race: Race<T>,
-        mut with: impl FnMut(Done<T>, bool) + Send + 'static,
+        mut with: impl FnMut(Done<T>) + Send + 'static,
     ) {
         if !race.is_empty() {
             tokio::spawn(async move {
                 while !race.is_empty() {
                     // Attempts look at the clock when they are looked at.
                     if let Ok(Some(done)) = fast_timeout(LOOK_EVERY, race.next()).await {
-                        let is_last = race.is_empty();
-                        with(done, is_last);
+                        with(done);
                     }
                 }
             });
@@ -333,7 +346,7 @@ impl Relay {
     async fn deliver(self: &Arc<Self>, question: &mut Question<'_>, record: &mut Record) -> Answer {
         let mut race = Race::new();
         let asked = self.ask(question, &mut race, record, judge_receipt).await;
-        self.leave(race, |_, _| {});
+        self.leave(race, |_| {});
         match asked {
             Asked::Good(upstream, ()) => Answer::Receipt(upstream),
             Asked::Stopped(stopped) => self.lost(question.row, stopped, record),
