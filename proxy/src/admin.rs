@@ -9,11 +9,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use holdline_policy::{Kind, Phase, Upstream};
+use holdline_policy::hedge::Latency;
+use holdline_policy::{Kind, Phase, Row, Upstream};
 use serde_json::{Value, json};
 
 use crate::Holdline;
 use crate::answer::AnsweredBy;
+use crate::relay::Relay;
 
 /// The admin plane's routes.
 pub fn router(holdline: Arc<Holdline>) -> Router {
@@ -26,14 +28,21 @@ pub fn router(holdline: Arc<Holdline>) -> Router {
 }
 
 async fn metrics(State(holdline): State<Arc<Holdline>>) -> Response {
-    let metrics = &holdline.relay.metrics;
-    for target in holdline.relay.targets.iter() {
+    let relay = &holdline.relay;
+    let metrics = &relay.metrics;
+    for target in relay.targets.iter() {
         metrics
             .attempts_in_flight
             .with_label_values(&[target.which.name()])
             .set(target.in_flight().into());
     }
-    let uptime = holdline.relay.clock.now().since_start().as_secs();
+    for (row, latency) in rows(relay) {
+        metrics
+            .hedge_after
+            .with_label_values(&[&row.name])
+            .set(latency.hedge_after().as_secs_f64());
+    }
+    let uptime = relay.clock.now().since_start().as_secs();
     metrics.uptime_seconds.set(i64::try_from(uptime).unwrap_or(i64::MAX));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
 }
@@ -73,7 +82,22 @@ async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
             "origin": upstream(&holdline, Upstream::Origin),
             "monitor": upstream(&holdline, Upstream::Monitor),
         },
+        "rows": rows(relay)
+            .map(|(row, latency)| {
+                let learned = json!({
+                    "p99_ms": latency.p99().map(ms),
+                    "hedge_after_ms": ms(latency.hedge_after()),
+                });
+                (row.name.clone(), learned)
+            })
+            .collect::<serde_json::Map<_, _>>(),
     }))
+}
+
+/// The rows of which a time is learned, and what was learned.
+fn rows(relay: &Relay) -> impl Iterator<Item = (&Row, &Latency)> {
+    let rows = relay.catalogue.rows().iter().zip(&relay.latencies);
+    rows.filter(|(row, _)| row.kind == Kind::Synchronous)
 }
 
 fn upstream(holdline: &Holdline, which: Upstream) -> Value {

@@ -124,7 +124,7 @@ impl Edge {
         let relay = &self.0.relay;
         let serving = !matches!(
             relay.watch.phases()[Upstream::Origin.index()],
-            holdline_policy::Phase::Down { .. }
+            holdline_policy::Phase::Stuck | holdline_policy::Phase::Down { .. }
         );
         if serving && relay.targets[Upstream::Origin.index()].peer().is_some() {
             ctx.media = Some(index);

@@ -114,6 +114,9 @@ impl Record {
         if let Some(fate) = self.token {
             self.metrics.hold_tokens.with_label_values(&[fate.name()]).inc();
         }
+        if let Some(stopped) = self.stopped {
+            self.metrics.stopped.with_label_values(&[stopped.name()]).inc();
+        }
         match (self.row, self.answered) {
             (_, Some((_, _, Some(refusal)))) => self.metrics.refusal(refusal),
             (Some(row), Some((by, _, None))) if !self.passed => {

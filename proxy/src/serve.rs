@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use holdline_policy::hedge::{HedgeBudget, Latency};
+use holdline_policy::Budget;
+use holdline_policy::hedge::Latency;
 use holdline_policy::{Kind, Upstream};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{Fds, ListenFds};
@@ -129,7 +130,8 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
             late: LateAnswers::new(metrics.clone()),
             recent: Recent::default(),
             latencies,
-            hedges: HedgeBudget::default(),
+            hedges: Budget::default(),
+            retries: Budget::default(),
             metrics,
             clock,
         }),

@@ -240,7 +240,7 @@ impl Watchman {
         self.metrics.verdict_changes.with_label_values(&[upstream.name(), to]).inc();
         let upstream = upstream.name();
         match change.to {
-            Phase::Down { .. } => {
+            Phase::Down { .. } | Phase::Stuck => {
                 tracing::error!(target: "health", upstream, from, to, reason, "verdict changed")
             }
             Phase::Doubtful => {

@@ -177,3 +177,33 @@ async fn a_call_is_steered_by_answers_that_come_after_twilio_would_have_given_up
     assert!(heard.longest_wait_ms() < 2900, "\n{heard}");
     assert_eq!(world.origin.reached().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_hangs_is_not_waited_for_and_one_that_is_slow_not_taken_down() {
+    let slow = Manner::Slow(Duration::from_millis(7500));
+    let world = world(slow, Part::StandIn(Manner::Answers)).await;
+    let visit = |path: &'static str, n| {
+        let world = &world;
+        async move { by(&world.post(path, &form(&call_sid(n), &[])).await) }
+    };
+    // While nobody knows, callers wait for the monitor, or are held.
+    let ((first, waited), (second, _)) = tokio::join!(visit("/patient", 1), visit("/once", 2));
+    assert_eq!((first.as_str(), second.as_str()), ("monitor", "hold"));
+    assert!(waited >= Duration::from_millis(2500), "{waited:?}");
+    // Then nobody waits: a row that may be repeated asks both, any other the monitor.
+    world.until("origin", "stuck").await.unwrap();
+    let before = world.origin.reached().len();
+    for (path, at_origin) in [("/patient", 1), ("/once", 0)] {
+        let seen = world.origin.reached().len();
+        let (by, waited) = visit(path, 3).await;
+        assert_eq!(by, "monitor", "{path}");
+        assert!(waited < Duration::from_millis(500), "{path}: {waited:?}");
+        assert_eq!(world.origin.reached().len() - seen, at_origin, "{path}");
+    }
+    assert_eq!(before, 2);
+    // The late answers say that it was only slow; it was never down.
+    world.until("origin", "doubtful").await.unwrap();
+    assert_eq!(visit("/once", 4).await.0, "hold");
+    let down = world.metric("holdline_verdict_changes_total", "to=\"down\"").await.unwrap();
+    assert_eq!(down, 0.0);
+}

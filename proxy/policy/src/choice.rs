@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use crate::catalogue::{Kind, Replay, Row, Upstream};
+use crate::budget::Budget;
+use crate::catalogue::{Kind, Party, Replay, Row, Upstream};
 use crate::deadline::Deadline;
 use crate::moment::Moment;
 use crate::outcome::Ended;
@@ -17,6 +18,9 @@ use crate::outcome::Ended;
 pub enum Access {
     /// Ask it.
     Serving,
+    /// It hangs, and may be slow or dead. A visit that may be repeated asks it and another at once; any
+    /// other asks it after all that serve.
+    Stuck,
     /// Only probes say that it is down. A visit that may be repeated asks it after all others, so
     /// that a wrong probe path does not idle a healthy upstream.
     Suspected,
@@ -56,6 +60,8 @@ pub enum Stopped {
     NoTime,
     /// The last attempt may have run, and the row must not run twice.
     MayHaveRun,
+    /// Who is left is believed to be down, and has been asked too often after others failed.
+    BudgetSpent,
     /// An upstream is still being asked; the caller hears something meanwhile.
     Overdue,
 }
@@ -65,6 +71,8 @@ pub enum Stopped {
 pub struct Course {
     deadline: Deadline,
     replay: Replay,
+    standing: Standing,
+    with_callee: bool,
     order: [Option<Upstream>; Upstream::COUNT],
     next: usize,
 }
@@ -90,9 +98,14 @@ impl Stopped {
             Stopped::NobodyLeft => "nobody_left",
             Stopped::NoTime => "no_time",
             Stopped::MayHaveRun => "may_have_run",
+            Stopped::BudgetSpent => "budget_spent",
             Stopped::Overdue => "overdue",
         }
     }
+
+    /// Every name [`Stopped::name`] can give.
+    pub const NAMES: [&'static str; 5] =
+        ["nobody_left", "no_time", "may_have_run", "budget_spent", "overdue"];
 }
 
 // === impl Course ===
@@ -101,18 +114,26 @@ impl Course {
     /// The course of a visit to `row`.
     pub fn new(row: &Row, standing: &Standing, deadline: Deadline) -> Course {
         let mut order = [None; Upstream::COUNT];
-        let serving = |u: &&Upstream| standing.of(**u) == Access::Serving;
+        let repeatable = row.replay == Replay::Idempotent;
+        let serving = |u: &&Upstream| match standing.of(**u) {
+            Access::Serving => true,
+            Access::Stuck => repeatable,
+            Access::Suspected | Access::Out => false,
+        };
         // A report that nobody takes is lost; there, even one that is left alone is better than none.
         let last = |u: &&Upstream| match standing.of(**u) {
             Access::Serving => false,
-            Access::Suspected => row.replay == Replay::Idempotent,
+            Access::Stuck => !repeatable,
+            Access::Suspected => repeatable,
             Access::Out => row.kind == Kind::Asynchronous,
         };
         let chain = row.chain.iter().filter(serving).chain(row.chain.iter().filter(last));
         for (slot, upstream) in order.iter_mut().zip(chain) {
             *slot = Some(*upstream);
         }
-        Course { deadline, replay: row.replay, order, next: 0 }
+        let with_callee = row.parties.contains(&Party::Callee);
+        let (replay, standing) = (row.replay, *standing);
+        Course { deadline, replay, standing, with_callee, order, next: 0 }
     }
 
     /// The first step.
@@ -137,12 +158,26 @@ impl Course {
     }
 
     /// The step after an attempt that was not good.
-    pub fn after(&mut self, ended: Ended, now: Moment) -> Step {
+    pub fn after(&mut self, ended: Ended, now: Moment, retries: &Budget) -> Step {
         if ended.allows_another(self.replay) {
-            self.begin(now)
+            self.another(now, retries)
         } else {
             Step::Stop(Stopped::MayHaveRun)
         }
+    }
+
+    /// Another attempt, after one or beside it. To turn to an upstream that serves is what it is
+    /// there for; to turn to one that is believed to be down may keep it down, and is paid for. Callees
+    /// are not made to pay.
+    pub fn another(&mut self, now: Moment, retries: &Budget) -> Step {
+        let next = self.order.get(self.next).copied().flatten();
+        let costs = next.is_some_and(|upstream| {
+            matches!(self.standing.of(upstream), Access::Suspected | Access::Out)
+        });
+        if costs && !self.with_callee && !retries.spend() {
+            return Step::Stop(Stopped::BudgetSpent);
+        }
+        self.begin(now)
     }
 }
 
@@ -151,7 +186,7 @@ mod tests {
     use super::*;
     use crate::catalogue::RowSpec;
     use crate::outcome::{Outcome, Sent};
-    use Access::{Out, Serving, Suspected};
+    use Access::{Out, Serving, Stuck, Suspected};
 
     const fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
@@ -176,8 +211,15 @@ mod tests {
         let mut course = course(Replay::Idempotent, Serving, Serving);
         asks(course.begin(Moment::at(ms(0))), Upstream::Origin, ms(4375));
         let failed = ended(Outcome::Status(500), Sent::Something);
-        asks(course.after(failed, Moment::at(ms(50))), Upstream::Monitor, ms(8700));
-        assert_eq!(course.after(failed, Moment::at(ms(60))), Step::Stop(Stopped::NobodyLeft));
+        asks(
+            course.after(failed, Moment::at(ms(50)), &Budget::default()),
+            Upstream::Monitor,
+            ms(8700),
+        );
+        assert_eq!(
+            course.after(failed, Moment::at(ms(60)), &Budget::default()),
+            Step::Stop(Stopped::NobodyLeft)
+        );
     }
 
     #[test]
@@ -185,9 +227,16 @@ mod tests {
         let mut unsent = course(Replay::Unsent, Serving, Serving);
         asks(unsent.begin(Moment::at(ms(0))), Upstream::Origin, ms(8750));
         let refused = ended(Outcome::Refused, Sent::Nothing);
-        asks(unsent.after(refused, Moment::at(ms(1))), Upstream::Monitor, ms(8749));
+        asks(
+            unsent.after(refused, Moment::at(ms(1)), &Budget::default()),
+            Upstream::Monitor,
+            ms(8749),
+        );
         let broken = ended(Outcome::Broken, Sent::Something);
-        assert_eq!(unsent.after(broken, Moment::at(ms(2))), Step::Stop(Stopped::MayHaveRun));
+        assert_eq!(
+            unsent.after(broken, Moment::at(ms(2)), &Budget::default()),
+            Step::Stop(Stopped::MayHaveRun)
+        );
     }
 
     #[test]
@@ -203,7 +252,11 @@ mod tests {
         let mut course1 = course(Replay::Idempotent, Suspected, Serving);
         asks(course1.begin(Moment::at(ms(0))), Upstream::Monitor, ms(4375));
         let failed = ended(Outcome::TimedOut, Sent::Something);
-        asks(course1.after(failed, Moment::at(ms(10))), Upstream::Origin, ms(8740));
+        asks(
+            course1.after(failed, Moment::at(ms(10)), &Budget::default()),
+            Upstream::Origin,
+            ms(8740),
+        );
         let mut course2 = course(Replay::Unsent, Suspected, Out);
         assert_eq!(course2.begin(Moment::at(ms(0))), Step::Stop(Stopped::NobodyLeft));
     }
@@ -216,7 +269,50 @@ mod tests {
         let mut report = Course::new(&row, &Standing { origin: Out, monitor: Serving }, deadline);
         asks(report.begin(Moment::at(ms(0))), Upstream::Monitor, ms(4375));
         let failed = ended(Outcome::Status(500), Sent::Something);
-        asks(report.after(failed, Moment::at(ms(0))), Upstream::Origin, ms(8750));
+        asks(
+            report.after(failed, Moment::at(ms(0)), &Budget::default()),
+            Upstream::Origin,
+            ms(8750),
+        );
+    }
+
+    #[test]
+    fn what_hangs_is_asked_beside_another_or_after_it() {
+        let mut twice = course(Replay::Idempotent, Stuck, Serving);
+        asks(twice.begin(Moment::at(ms(0))), Upstream::Origin, ms(4375));
+        assert!(twice.may_ask_alongside());
+        let mut once = course(Replay::Unsent, Stuck, Serving);
+        asks(once.begin(Moment::at(ms(0))), Upstream::Monitor, ms(8750));
+        let refused = ended(Outcome::Refused, Sent::Nothing);
+        let step = once.after(refused, Moment::at(ms(0)), &Budget::default());
+        asks(step, Upstream::Origin, ms(8750));
+    }
+
+    #[test]
+    fn turning_to_what_is_down_is_paid_for_when_it_is_decided() {
+        let retries = Budget::default();
+        let failed = ended(Outcome::Status(500), Sent::Something);
+        let decide = |monitor: Access| {
+            let mut course = course(Replay::Idempotent, Suspected, monitor);
+            let first = course.begin(Moment::at(ms(0)));
+            (first, course.after(failed, Moment::at(ms(0)), &retries))
+        };
+        for _ in 0..20 {
+            asks(decide(Serving).1, Upstream::Origin, ms(8750));
+        }
+        assert_eq!(decide(Serving).1, Step::Stop(Stopped::BudgetSpent));
+        // Nobody pays for the first attempt, nor for turning to an upstream that serves.
+        asks(decide(Suspected).0, Upstream::Origin, ms(4375));
+        let mut course = course(Replay::Idempotent, Serving, Serving);
+        course.begin(Moment::at(ms(0)));
+        asks(course.after(failed, Moment::at(ms(0)), &retries), Upstream::Monitor, ms(8750));
+        // And a callee never does.
+        let spec = RowSpec { parties: vec![Party::Callee], hold: None, ..RowSpec::example() };
+        let standing = Standing { origin: Suspected, monitor: Serving };
+        let deadline = Deadline::new(Moment::at(ms(0)), ms(9000));
+        let mut callee = Course::new(&Row::new(spec).unwrap(), &standing, deadline);
+        callee.begin(Moment::at(ms(0)));
+        asks(callee.after(failed, Moment::at(ms(0)), &retries), Upstream::Origin, ms(8750));
     }
 
     #[test]

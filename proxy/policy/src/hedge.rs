@@ -1,9 +1,6 @@
-//! When an upstream has taken so long that another should be asked alongside, and how often that may
-//! be done.
+//! When an upstream has taken so long that another should be asked alongside.
 //!
-//! What "so long" means is learned for each row from its good answers. While the upstream is well, no
-//! more than a tenth of the visits may ask twice, or a slow hour would double the load and make
-//! itself worse.
+//! What "so long" means is learned for each row from its good answers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -29,12 +26,6 @@ pub struct Latency {
     buckets: [AtomicU32; BUCKETS],
     count: AtomicU32,
     p99_ms: AtomicU32,
-}
-
-/// How many more visits may ask twice.
-#[derive(Debug)]
-pub struct HedgeBudget {
-    tenths: AtomicU32,
 }
 
 // === impl Latency ===
@@ -105,35 +96,6 @@ fn upper_edge(index: usize) -> u32 {
     if power >= 2 { ((4 + quarter + 1) << (power - 2)) - 1 } else { (2 << power) - 1 }
 }
 
-// === impl HedgeBudget ===
-
-impl HedgeBudget {
-    /// What one visit asked twice costs, in tenths of a visit.
-    const COST: u32 = 10;
-    /// The most that is saved up: twenty visits.
-    const MOST: u32 = 200;
-
-    /// A visit has begun, which earns a tenth of another.
-    pub fn earn(&self) {
-        // It matters nothing if two threads earn only one tenth at the brim.
-        if self.tenths.load(Ordering::Relaxed) < HedgeBudget::MOST {
-            self.tenths.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether a visit may ask twice; if so, that is charged.
-    pub fn spend(&self) -> bool {
-        let less = |left: u32| left.checked_sub(HedgeBudget::COST);
-        self.tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
-    }
-}
-
-impl Default for HedgeBudget {
-    fn default() -> HedgeBudget {
-        HedgeBudget { tenths: AtomicU32::new(HedgeBudget::MOST) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,19 +141,6 @@ mod tests {
             latency.note(ms(10));
         }
         assert_eq!(latency.hedge_after(), SOONEST);
-    }
-
-    #[test]
-    fn a_tenth_of_the_visits_may_ask_twice() {
-        let budget = HedgeBudget::default();
-        let saved = (0..).take_while(|_| budget.spend()).count();
-        assert_eq!(saved, 20);
-        let mut hedged = 0;
-        for _ in 0..1000 {
-            budget.earn();
-            hedged += u32::from(budget.spend());
-        }
-        assert_eq!(hedged, 100);
     }
 
     proptest! {

@@ -6,11 +6,11 @@
 //!
 //! In the order in which a request meets it: the [`catalogue`] says what an endpoint needs, a
 //! [`deadline`] how long there is, [`choice`] whom to ask next and when to stop asking, [`hedge`] when
-//! to ask two at once. Beside that
-//! way, [`verdict`] turns observations into what is believed of an upstream, and [`backoff`] says how
-//! long to wait before trying again.
+//! to ask two at once, [`budget`] how often. Beside that way, [`verdict`] turns observations into what
+//! is believed of an upstream, and [`backoff`] says how long to wait before trying again.
 
 pub mod backoff;
+pub mod budget;
 pub mod catalogue;
 pub mod choice;
 pub mod deadline;
@@ -21,6 +21,7 @@ pub mod pace;
 pub mod verdict;
 pub mod window;
 
+pub use budget::Budget;
 pub use catalogue::{Catalogue, Found, Kind, Party, Replay, Row, RowSpec, Upstream};
 pub use choice::{Access, Course, Standing, Step, Stopped};
 pub use deadline::Deadline;

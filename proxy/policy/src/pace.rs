@@ -30,7 +30,7 @@ impl Pace {
     pub fn wait(&self, verdict: &Verdict, now: Moment) -> Duration {
         match verdict.phase() {
             Phase::Well => self.interval,
-            Phase::Doubtful | Phase::Trial { .. } => self.quick.min(self.interval),
+            Phase::Doubtful | Phase::Stuck | Phase::Trial { .. } => self.quick.min(self.interval),
             Phase::Down { .. } if verdict.probe_streak().0 > 0 => DOWN_FIRST,
             Phase::Down { .. } => {
                 let down_for = now.since(verdict.since());

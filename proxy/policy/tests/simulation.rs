@@ -22,8 +22,8 @@ use holdline_policy::backoff::{Backoff, jittered};
 use holdline_policy::catalogue::RowSpec;
 use holdline_policy::deadline::RESERVE;
 use holdline_policy::{
-    Access, Cause, Change, Course, Deadline, Ended, Grade, Moment, Observation, Outcome, Pace,
-    Phase, Reason, Replay, Row, Sent, Standing, Step, Thresholds, Upstream, Verdict,
+    Access, Budget, Cause, Change, Course, Deadline, Ended, Grade, Moment, Observation, Outcome,
+    Pace, Phase, Replay, Row, Sent, Standing, Step, Thresholds, Upstream, Verdict,
 };
 
 const LIMITS: Thresholds = Thresholds {
@@ -166,6 +166,7 @@ struct World {
     bad_seen: [bool; 2],
     last_good: [Option<Moment>; 2],
     visits: Vec<Visit>,
+    retries: Budget,
     steered: u64,
     canned: u64,
 }
@@ -185,6 +186,7 @@ impl World {
             bad_seen: [false; 2],
             last_good: [None; 2],
             visits: Vec::new(),
+            retries: Budget::default(),
             steered: 0,
             canned: 0,
         };
@@ -248,6 +250,7 @@ impl World {
         let deadline = Deadline::new(self.now, budget);
         let course = Course::new(&row, &standing, deadline);
         let call = self.chance.below(50);
+        self.retries.earn();
         self.visits.push(Visit {
             call,
             replay,
@@ -265,6 +268,7 @@ impl World {
     fn access(&mut self, upstream: usize) -> Access {
         match self.verdicts[upstream].phase() {
             Phase::Well | Phase::Doubtful => Access::Serving,
+            Phase::Stuck => Access::Stuck,
             Phase::Trial { .. } if !self.on_trial[upstream] => {
                 self.on_trial[upstream] = true;
                 Access::Serving
@@ -316,7 +320,7 @@ impl World {
             self.steered += 1;
             self.answer(visit);
         } else {
-            let step = self.visits[visit].course.after(ended, self.now);
+            let step = self.visits[visit].course.after(ended, self.now, &self.retries);
             self.carry_out(visit, step);
         }
     }
@@ -358,7 +362,7 @@ impl World {
         );
         if let Some(change) = change {
             self.check(upstream, change);
-            self.bad_seen[upstream] = false;
+            self.bad_seen[upstream] &= change.to != Phase::Well;
         }
     }
 
@@ -368,11 +372,8 @@ impl World {
         let served =
             self.last_good[upstream].is_some_and(|at| self.now.since(at) <= LIMITS.evidence);
         assert!(cause == Cause::Traffic || !served, "seed {seed:#x}: probes took down what serves");
-        let stuck = matches!(change.reason, Reason::Stuck { .. });
-        assert!(
-            stuck || self.bad_seen[upstream],
-            "seed {seed:#x}: taken down without a bad outcome"
-        );
+        let seen = self.bad_seen[upstream];
+        assert!(seen, "seed {seed:#x}: taken down without a bad outcome");
     }
 }
 

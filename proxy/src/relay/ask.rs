@@ -53,6 +53,7 @@ impl Relay {
         let mut hold_at = question.pause().map(|_| began + HOLD_AFTER);
         let exempt = phases[Upstream::Origin.index()] != Phase::Well || question.is_with_callee();
         self.hedges.earn();
+        self.retries.earn();
         let mut slow_at = Some(began + HOLD_AFTER);
         let mut step = course.begin(began);
         let mut skipped = None;
@@ -81,8 +82,11 @@ impl Relay {
                 if course.may_ask_alongside() {
                     patience.next_at = Some(now + slice);
                     if question.row.kind == Kind::Synchronous && slot == Slot::Free {
-                        let after = self.latencies[question.visit.row].hedge_after();
-                        patience.hedge_at = Some(now + after.min(slice));
+                        let after = match phases[upstream.index()] {
+                            Phase::Stuck => Duration::ZERO,
+                            _ => self.latencies[question.visit.row].hedge_after().min(slice),
+                        };
+                        patience.hedge_at = Some(now + after);
                     }
                 }
             }
@@ -115,7 +119,7 @@ impl Relay {
             };
             let now = self.clock.now();
             step = match done {
-                None => course.begin(now),
+                None => course.another(now, &self.retries),
                 Some(Done { slot, note, result }) => {
                     record.attempts.push(note);
                     match result {
@@ -125,7 +129,7 @@ impl Relay {
                                 skipped = Some(note.upstream);
                             }
                             question.note(ended);
-                            course.after(ended, now)
+                            course.after(ended, now, &self.retries)
                         }
                     }
                 }
@@ -173,6 +177,7 @@ impl Relay {
 fn standing(phases: [Phase; 2]) -> Standing {
     let [origin, monitor] = phases.map(|phase| match phase {
         Phase::Well | Phase::Doubtful | Phase::Trial { .. } => Access::Serving,
+        Phase::Stuck => Access::Stuck,
         Phase::Down { cause: Cause::Probes, .. } => Access::Suspected,
         Phase::Down { cause: Cause::Traffic, .. } => Access::Out,
     });

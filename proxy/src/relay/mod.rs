@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdline_policy::backoff::Backoff;
-use holdline_policy::hedge::{HedgeBudget, Latency};
+use holdline_policy::hedge::Latency;
 use holdline_policy::{
-    Catalogue, Deadline, Ended, Kind, Moment, Observation, Outcome, Party, Replay, Row, Stopped,
-    Upstream,
+    Budget, Catalogue, Deadline, Ended, Kind, Moment, Observation, Outcome, Party, Replay, Row,
+    Stopped, Upstream,
 };
 use holdline_twilio::{Keyring, PublicUrl};
 use http::HeaderValue;
@@ -79,7 +79,9 @@ pub struct Relay {
     /// How long each row's good answers take.
     pub latencies: Vec<Latency>,
     /// How many more visits may ask two upstreams at once.
-    pub hedges: HedgeBudget,
+    pub hedges: Budget,
+    /// How many more may turn to one that is down after another has failed.
+    pub retries: Budget,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// The time.

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use holdline_policy::{Kind, Outcome, Phase, Upstream};
+use holdline_policy::{Kind, Outcome, Phase, Stopped, Upstream};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::answer::{AnsweredBy, Refusal};
@@ -45,6 +45,10 @@ pub struct Metrics {
     pub answers_mended: IntCounterVec,
     /// Visits for which two upstreams were asked at once, because one took longer than usual.
     pub hedges: IntCounter,
+    /// After how long another upstream is asked alongside, by row; set when it is asked for.
+    pub hedge_after: GaugeVec,
+    /// Visits for which asking stopped without an answer, by reason.
+    pub stopped: IntCounterVec,
     /// Changes of verdict.
     pub verdict_changes: IntCounterVec,
     /// Observations that the watchman could not take.
@@ -188,6 +192,16 @@ impl Metrics {
                 "holdline_hedges_total",
                 "Visits for which two upstreams were asked at once.",
             )?,
+            hedge_after: make.float_gauges(
+                "holdline_hedge_after_seconds",
+                "After how long another upstream is asked alongside, by row.",
+                &["row"],
+            )?,
+            stopped: make.counters(
+                "holdline_visits_stopped_total",
+                "Visits for which asking stopped without an answer, by reason.",
+                &["reason"],
+            )?,
             verdict_changes: make.counters(
                 "holdline_verdict_changes_total",
                 "Changes of what is believed of an upstream.",
@@ -222,6 +236,9 @@ impl Metrics {
         }
         for what in mend::NAMES {
             metrics.answers_mended.with_label_values(&[what]);
+        }
+        for reason in Stopped::NAMES {
+            metrics.stopped.with_label_values(&[reason]);
         }
         for fate in FATES {
             metrics.late_answers.with_label_values(&[fate]);
@@ -323,6 +340,17 @@ impl Maker<'_> {
         Ok(metric)
     }
 
+    fn float_gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<GaugeVec> {
+        let metric = GaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
     fn histograms(
         &self,
         name: &str,
@@ -346,6 +374,7 @@ mod tests {
     fn every_metric_is_documented_and_the_reverse() {
         let metrics = Metrics::new([("a", Kind::Synchronous)].into_iter()).unwrap();
         metrics.judgement_refusals.with_label_values(&["html"]);
+        metrics.hedge_after.with_label_values(&["a"]);
         metrics.hold_tokens.with_label_values(&["good"]);
         metrics.verdict_changes.with_label_values(&["origin", "down"]);
         metrics.attempts_in_flight.with_label_values(&["origin"]);

@@ -2,12 +2,14 @@
 //!
 //! The states and rules are those of the design's section on health. Three principles run through
 //! them. Traffic outranks probes: probes alone never take down an upstream that is serving. Slow is
-//! not bad: an attempt that answers late and well counts as good. And nothing is condemned on the
-//! word of one call: live evidence needs two.
+//! not bad: an attempt that answers late and well counts as good, and one that has not ended yet
+//! condemns nothing, though callers need not wait for it. And nothing is condemned on the word of one
+//! call: live evidence needs two.
 //!
 //! "Consecutive" means what it says: one good outcome in between starts the count again, for every
 //! kind of failure alike.
 
+mod counts;
 mod words;
 
 #[cfg(test)]
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use crate::moment::Moment;
 use crate::window::Window;
+use counts::{Calls, Streak};
 pub use words::{Cause, Change, Grade, Observation, Phase, Reason, Thresholds};
 
 /// The belief about one upstream, with all it rests on.
@@ -34,48 +37,14 @@ pub struct Verdict {
     hanging: u32,
     hanging_since: Moment,
     hanging_calls: Calls,
+    /// When the latest of the attempts that hang began.
+    last_hanging: Moment,
+    /// When the latest attempt turned slow.
+    last_slow: Moment,
+    /// Slow attempts begun before tell of a time that is over, however they end.
     counted_from: Moment,
     flaps: u32,
     flap_forgotten: Moment,
-}
-
-/// Truly consecutive outcomes of one kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Streak {
-    good: u32,
-    bad: u32,
-}
-
-/// Whether one call or more than one was seen. Two are all that is ever asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Calls {
-    #[default]
-    None,
-    One(u64),
-    Several,
-}
-
-// === impl Streak ===
-
-impl Streak {
-    fn count(&mut self, grade: Grade) {
-        *self = match grade {
-            Grade::Good => Streak { good: self.good.saturating_add(1), bad: 0 },
-            Grade::Bad => Streak { good: 0, bad: self.bad.saturating_add(1) },
-        };
-    }
-}
-
-// === impl Calls ===
-
-impl Calls {
-    fn add(&mut self, call: u64) {
-        *self = match *self {
-            Calls::None => Calls::One(call),
-            Calls::One(known) if known == call => Calls::One(known),
-            Calls::One(_) | Calls::Several => Calls::Several,
-        };
-    }
 }
 
 // === impl Verdict ===
@@ -96,6 +65,8 @@ impl Verdict {
             hanging: 0,
             hanging_since: now,
             hanging_calls: Calls::None,
+            last_hanging: now,
+            last_slow: now,
             counted_from: now,
             flaps: 0,
             flap_forgotten: now,
@@ -141,12 +112,12 @@ impl Verdict {
         limits: &Thresholds,
     ) -> (Verdict, Option<Change>) {
         self.forget_flaps(now, limits);
-        let seen =
-            if self.is_a_failure_from_before_the_trial(seen) { Observation::Tick } else { seen };
+        let seen = self.without_what_is_outlived(seen);
         self.remember(seen, now, limits);
         let next = match self.phase {
             Phase::Well => self.when_well(seen, now, limits),
             Phase::Doubtful => self.when_doubtful(seen, now, limits),
+            Phase::Stuck => self.when_stuck(seen, now, limits),
             Phase::Down { cause, until } => self.when_down(seen, cause, until, now, limits),
             Phase::Trial { visits, quiet_since } => {
                 self.when_on_trial(seen, visits, quiet_since, now, limits)
@@ -158,10 +129,15 @@ impl Verdict {
         (self, change.is_transition().then_some(change))
     }
 
-    fn is_a_failure_from_before_the_trial(&self, seen: Observation) -> bool {
-        let Phase::Trial { .. } = self.phase else { return false };
-        // A late good answer is good; a late bad one tells of the time before.
-        matches!(seen, Observation::Live { grade: Grade::Bad, started, .. } if started < self.since)
+    /// A late good answer is good. A late bad one may tell of a time that is over: of one before the
+    /// trial, or of an outage that has long ended well.
+    fn without_what_is_outlived(&self, seen: Observation) -> Observation {
+        let Observation::Live { grade: Grade::Bad, started, was_slow, .. } = seen else {
+            return seen;
+        };
+        let before_the_trial = matches!(self.phase, Phase::Trial { .. }) && started < self.since;
+        let outlived = was_slow && started < self.counted_from;
+        if before_the_trial || outlived { Observation::Dropped { started } } else { seen }
     }
 
     fn remember(&mut self, seen: Observation, now: Moment, limits: &Thresholds) {
@@ -172,12 +148,16 @@ impl Verdict {
             }
             Observation::Slow { call, started } => {
                 self.good_since_bad = 0;
-                if self.hanging == 0 {
-                    self.hanging_since = started;
-                    self.hanging_calls = Calls::None;
+                self.last_slow = now;
+                if started >= self.counted_from {
+                    if self.hanging == 0 {
+                        self.hanging_since = started;
+                        self.hanging_calls = Calls::None;
+                    }
+                    self.hanging = self.hanging.saturating_add(1);
+                    self.hanging_calls.add(call);
+                    self.last_hanging = self.last_hanging.max(started);
                 }
-                self.hanging = self.hanging.saturating_add(1);
-                self.hanging_calls.add(call);
             }
             Observation::Live { grade, call, started, was_slow } => {
                 self.live.count(grade);
@@ -199,6 +179,9 @@ impl Verdict {
                 if was_slow {
                     self.no_longer_hangs(started);
                 }
+                if grade == Grade::Good && self.phase == Phase::Stuck {
+                    self.outlive_what_began_before(started);
+                }
             }
             Observation::Dropped { started } => self.no_longer_hangs(started),
             Observation::Tick => {}
@@ -210,6 +193,15 @@ impl Verdict {
             Grade::Good => self.good_since_bad.saturating_add(1),
             Grade::Bad => 0,
         };
+    }
+
+    /// An upstream that hung has answered. If that attempt began after all that hang, these are
+    /// remains; if not, the upstream is only slow, and they may yet end well.
+    fn outlive_what_began_before(&mut self, started: Moment) {
+        if started >= self.last_hanging {
+            self.hanging = 0;
+            self.counted_from = started;
+        }
     }
 
     /// Attempts begun before the count began anew were never in it.
@@ -225,8 +217,8 @@ impl Verdict {
         now: Moment,
         limits: &Thresholds,
     ) -> Option<(Phase, Reason)> {
-        if let Some(reason) = self.condemned_by_traffic(now, limits) {
-            return Some((self.down(Cause::Traffic, now, limits), reason));
+        if let Some(next) = self.troubled_by_traffic(now, limits) {
+            return Some(next);
         }
         match seen {
             Observation::Probe(Grade::Bad)
@@ -244,12 +236,11 @@ impl Verdict {
         now: Moment,
         limits: &Thresholds,
     ) -> Option<(Phase, Reason)> {
-        if let Some(reason) = self.condemned_by_traffic(now, limits) {
-            return Some((self.down(Cause::Traffic, now, limits), reason));
+        if let Some(next) = self.troubled_by_traffic(now, limits) {
+            return Some(next);
         }
-        if self.probes.bad >= limits.fall && !self.served_lately(now, limits) {
-            let reason = Reason::BadProbes(self.probes.bad);
-            return Some((self.down(Cause::Probes, now, limits), reason));
+        if let Some(next) = self.down_by_probes(now, limits) {
+            return Some(next);
         }
         // Whatever was seen since the last bad thing was good. The counts of bad attempts stay: where
         // probes are well between bad visits, the visits must still add up.
@@ -257,8 +248,26 @@ impl Verdict {
             seen,
             Observation::Probe(Grade::Good) | Observation::Live { grade: Grade::Good, .. }
         );
-        let settled = good && self.good_since_bad >= limits.rise && self.hanging == 0;
+        // What still hangs when none has turned slow for a while is what is left of an outage.
+        let calm = self.hanging == 0 || now.since(self.last_slow) >= limits.stuck;
+        let settled = good && self.good_since_bad >= limits.rise && calm;
         settled.then_some((Phase::Well, Reason::DoubtSettled(self.good_since_bad)))
+    }
+
+    fn when_stuck(
+        &self,
+        seen: Observation,
+        now: Moment,
+        limits: &Thresholds,
+    ) -> Option<(Phase, Reason)> {
+        if let Some(reason) = self.condemned_by_traffic(now, limits) {
+            return Some((self.down(Cause::Traffic, now, limits), reason));
+        }
+        if let Some(next) = self.down_by_probes(now, limits) {
+            return Some(next);
+        }
+        let ended_well = matches!(seen, Observation::Live { grade: Grade::Good, .. });
+        (ended_well || self.hanging == 0).then_some((Phase::Doubtful, Reason::CameLoose))
     }
 
     fn when_down(
@@ -318,6 +327,25 @@ impl Verdict {
         }
     }
 
+    /// What the traffic makes of an upstream that serves.
+    fn troubled_by_traffic(&self, now: Moment, limits: &Thresholds) -> Option<(Phase, Reason)> {
+        if let Some(reason) = self.condemned_by_traffic(now, limits) {
+            return Some((self.down(Cause::Traffic, now, limits), reason));
+        }
+        let ended_well = self.last_good_live.unwrap_or_default().max(self.hanging_since);
+        let silent = now.since(ended_well);
+        let stuck =
+            self.hanging > 0 && self.hanging_calls == Calls::Several && silent >= limits.stuck;
+        stuck.then_some((Phase::Stuck, Reason::Stuck { hanging: self.hanging, silent }))
+    }
+
+    /// What the probes make of it, unless the traffic says otherwise.
+    fn down_by_probes(&self, now: Moment, limits: &Thresholds) -> Option<(Phase, Reason)> {
+        let bad = self.probes.bad;
+        let condemned = bad >= limits.fall && !self.served_lately(now, limits);
+        condemned.then(|| (self.down(Cause::Probes, now, limits), Reason::BadProbes(bad)))
+    }
+
     /// The live evidence against the upstream, if there is enough.
     fn condemned_by_traffic(&self, now: Moment, limits: &Thresholds) -> Option<Reason> {
         if self.live.bad >= limits.fall && self.bad_calls == Calls::Several {
@@ -334,10 +362,7 @@ impl Verdict {
         {
             return Some(Reason::BadShare { bad: counts.bad, of: counts.total() });
         }
-        let ended_well = self.last_good_live.unwrap_or_default().max(self.hanging_since);
-        let silent = now.since(ended_well);
-        (self.hanging > 0 && self.hanging_calls == Calls::Several && silent >= limits.stuck)
-            .then_some(Reason::Stuck { hanging: self.hanging, silent })
+        None
     }
 
     fn served_lately(&self, now: Moment, limits: &Thresholds) -> bool {
@@ -378,12 +403,18 @@ impl Verdict {
                 self.hanging = 0;
                 self.counted_from = now;
             }
-            // A settled doubt leaves the counts alone; a passed trial begins anew.
-            Phase::Well if matches!(self.phase, Phase::Trial { .. }) => {
-                self.live = Streak::default();
-                self.bad_calls = Calls::None;
-                self.window = Window::default();
-                self.window_calls = Calls::None;
+            // A settled doubt leaves the counts of failures alone; a passed trial begins anew.
+            Phase::Well => {
+                if self.hanging > 0 {
+                    self.hanging = 0;
+                    self.counted_from = self.last_slow;
+                }
+                if matches!(self.phase, Phase::Trial { .. }) {
+                    self.live = Streak::default();
+                    self.bad_calls = Calls::None;
+                    self.window = Window::default();
+                    self.window_calls = Calls::None;
+                }
             }
             _ => {}
         }

@@ -123,13 +123,79 @@ fn slow_alone_takes_nothing_down() {
 }
 
 #[test]
-fn attempts_that_hang_while_nothing_ends_well_take_it_down() {
+fn attempts_that_hang_while_nothing_ends_well_are_not_waited_for() {
     let mut watched = Watched::new();
     let started = watched.now;
     watched.wait(2500).see(Observation::Slow { call: 1, started });
     watched.see(Observation::Slow { call: 2, started }).is("doubtful");
     watched.wait(2400).see(Observation::Tick).is("doubtful");
-    watched.wait(100).see(Observation::Tick).is("down by traffic");
+    watched.wait(100).see(Observation::Tick).is("stuck");
+    // Slow, then: it is not taken down, and the late answer ends it.
+    watched.wait(5000).see(Observation::Live { grade: Good, call: 1, started, was_slow: true });
+    watched.is("doubtful");
+    // Dead, then.
+    let mut dead = Watched::new();
+    let started = dead.now;
+    (1..4).fold(dead.wait(2500), |dead, call| dead.see(Observation::Slow { call, started }));
+    dead.wait(2500).see(Observation::Tick).is("stuck");
+    dead.wait(38_000).see(Observation::Live { grade: Bad, call: 1, started, was_slow: true });
+    dead.see(Observation::Live { grade: Bad, call: 2, started, was_slow: true }).is("stuck");
+    dead.see(Observation::Live { grade: Bad, call: 3, started, was_slow: true });
+    dead.is("down by traffic");
+}
+
+#[test]
+fn a_frozen_upstream_is_stuck_first_and_taken_down_by_its_probes() {
+    let mut watched = Watched::new();
+    watched.live(&[(Good, 1)]);
+    let started = watched.now;
+    watched.wait(2500).see(Observation::Slow { call: 1, started });
+    watched.see(Observation::Slow { call: 2, started }).probes(&[Bad; 3]).is("doubtful");
+    watched.wait(2500).see(Observation::Tick).is("stuck");
+    watched.wait(5000).see(Observation::Tick).is("down by probes");
+}
+
+#[test]
+fn what_is_left_of_an_outage_takes_nothing_down_when_it_ends() {
+    // Whether it lasted long enough to be seen as stuck, or not.
+    for outage in [3000, 8000] {
+        let mut watched = Watched::new();
+        let started = watched.now;
+        watched.wait(2500);
+        (0..9).fold(&mut watched, |w, call| w.see(Observation::Slow { call, started }));
+        watched.wait(outage - 2500).see(Observation::Tick);
+        watched.is(if outage > 5000 { "stuck" } else { "doubtful" });
+        for call in 10..50 {
+            watched.wait(200).live(&[(Good, call)]);
+        }
+        watched.is("well");
+        watched.wait(30_000);
+        (0..9).fold(&mut watched, |w, call| {
+            w.see(Observation::Live { grade: Bad, call, started, was_slow: true })
+        });
+        watched.is("well");
+        assert_eq!(watched.verdict.hanging(), 0);
+    }
+}
+
+#[test]
+fn attempts_that_go_on_hanging_among_good_ones_count_when_they_end() {
+    let mut watched = Watched::new();
+    let mut hung = std::collections::VecDeque::new();
+    for call in 0..100 {
+        let started = watched.now;
+        hung.push_back((call, started));
+        watched.wait(500).live(&[(Good, call + 100)]);
+        if let Some((call, started)) = (call > 5).then(|| hung[hung.len() - 6]) {
+            watched.see(Observation::Slow { call, started });
+        }
+        if call > 30
+            && let Some((call, started)) = hung.pop_front()
+        {
+            watched.see(Observation::Live { grade: Bad, call, started, was_slow: true });
+        }
+    }
+    watched.is("down by traffic");
 }
 
 #[test]

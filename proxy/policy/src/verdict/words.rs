@@ -20,7 +20,7 @@ pub struct Thresholds {
     pub window_minimum: u32,
     /// For how long a live attempt that ended well outweighs bad probes.
     pub evidence: Duration,
-    /// How long attempts may hang without any ending well.
+    /// How long attempts may hang without any ending well before another upstream is asked at once.
     pub stuck: Duration,
     /// The hold-down after a flap: the first one has none, the second `first`, then doubling.
     pub hold_down: Backoff,
@@ -89,6 +89,9 @@ pub enum Phase {
     Well,
     /// Something does; traffic stays.
     Doubtful,
+    /// Attempts hang and nothing ends well: it is slow or dead, and nobody can tell which yet. A visit
+    /// that may ask twice asks another at the same moment, any other asks another first.
+    Stuck,
     /// It gets no traffic until `until` at the least.
     Down {
         /// Why.
@@ -128,6 +131,8 @@ pub enum Reason {
         /// How long nothing has ended well.
         silent: Duration,
     },
+    /// What hung has ended: well, or in a way that says nothing.
+    CameLoose,
     /// This many bad probes in a row, and no live attempt that speaks against them.
     BadProbes(u32),
     /// This many good probes in a row, and the hold-down is over.
@@ -171,13 +176,14 @@ impl Phase {
         match self {
             Phase::Well => "well",
             Phase::Doubtful => "doubtful",
+            Phase::Stuck => "stuck",
             Phase::Down { .. } => "down",
             Phase::Trial { .. } => "trial",
         }
     }
 
     /// Every name [`Phase::name`] can give.
-    pub const NAMES: [&'static str; 4] = ["well", "doubtful", "down", "trial"];
+    pub const NAMES: [&'static str; 5] = ["well", "doubtful", "stuck", "down", "trial"];
 }
 
 // === impl Cause ===
@@ -210,6 +216,7 @@ impl std::fmt::Display for Reason {
                     silent.as_millis()
                 )
             }
+            Reason::CameLoose => write!(f, "an attempt ended well, or none hangs any more"),
             Reason::BadProbes(n) => {
                 write!(f, "{n} bad probes in a row and no live attempt ended well")
             }
