@@ -210,7 +210,11 @@ impl ProxyHttp for Edge {
         for name in ours {
             request.remove_header(&name);
         }
-        request.insert_header(header::HOST, origin.public_url.authority())?;
+        request.insert_header(header::HOST, origin.host_field.as_str())?;
+        if !origin.path.is_empty() {
+            let target = [origin.path.as_bytes(), request.raw_path()].concat();
+            request.set_raw_path(&target)?;
+        }
         if let Some(client) = client_address(session) {
             request.insert_header("x-forwarded-for", client.to_string())?;
         }

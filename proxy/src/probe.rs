@@ -85,8 +85,8 @@ impl Prober {
 /// One probe: a connection of its own, status and body.
 async fn probe(target: &Target) -> Result<(), &'static str> {
     let expected = &target.config.probe;
-    let host = target.config.public_url.authority();
-    let mut head = RequestHead::new("GET", &expected.path, host);
+    let (prefix, host) = (&target.config.path, &target.config.host_field);
+    let mut head = RequestHead::new("GET", prefix, &expected.path, host);
     head.field("user-agent", concat!("holdline/", env!("CARGO_PKG_VERSION"), " probe"));
     head.field("connection", "close");
     if target.peer().is_none() {

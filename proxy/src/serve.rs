@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::future::join_all;
 use holdline_policy::Budget;
 use holdline_policy::hedge::Latency;
 use holdline_policy::{Kind, Upstream};
@@ -23,7 +24,8 @@ use pingora_proxy::http_proxy;
 use pingora_runtime::Runtime;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use crate::Holdline;
 use crate::clock::Clock;
@@ -35,6 +37,7 @@ use crate::relay::Relay;
 use crate::relay::late::LateAnswers;
 use crate::relay::twice::Recent;
 use crate::telemetry::{Metrics, VisitLog, VisitLogGuard};
+use crate::upstream::names::Names;
 use crate::upstream::{Target, keep_resolving, keep_sweeping};
 use crate::watchman::{Watchman, appoint};
 use crate::{admin, answer::AnsweredBy};
@@ -43,6 +46,8 @@ use crate::{admin, answer::AnsweredBy};
 const BACKLOG: u32 = 4096;
 /// Idle upstream connections kept for streaming.
 const POOL: usize = 128;
+/// How long starting waits for the upstreams' addresses.
+const FIRST_RESOLVE: Duration = Duration::from_secs(3);
 /// How often answers that are not needed any more are looked for.
 const MEMORY_SWEEP: Duration = Duration::from_secs(1);
 /// How often the end of the last visit is looked for while stopping.
@@ -88,6 +93,7 @@ struct Assembly {
     holdline: Arc<Holdline>,
     watchman: Watchman,
     prober: Prober,
+    names: Names,
 }
 
 fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)> {
@@ -137,19 +143,23 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
         }),
         visits,
     });
-    Ok((Assembly { holdline, watchman, prober }, written))
+    let names = Names::new(config.name_servers.as_deref()).context("no name server")?;
+    Ok((Assembly { holdline, watchman, prober, names }, written))
 }
 
 /// Starts everything that is not the data plane.
 async fn oversee(assembly: Assembly, admin: TcpListener) -> anyhow::Result<()> {
-    let Assembly { holdline, watchman, prober } = assembly;
+    let Assembly { holdline, watchman, prober, names } = assembly;
+    let names = Arc::new(names);
     let targets = holdline.relay.targets.clone();
-    for target in targets.iter() {
-        if let Err(error) = target.resolve().await {
-            tracing::warn!(upstream = target.which.name(), host = %target.config.host, %error, "name not resolved yet");
-        }
+    let mut resolved = Vec::new();
+    for upstream in Upstream::ALL {
+        let (first, done) = oneshot::channel();
+        tokio::spawn(keep_resolving(targets.clone(), upstream, names.clone(), first));
+        resolved.push(done);
     }
-    tokio::spawn(keep_resolving(targets.clone()));
+    // A name server that does not answer must not keep the edge from serving.
+    let _ = timeout(FIRST_RESOLVE, join_all(resolved)).await;
     tokio::spawn(keep_sweeping(targets, holdline.relay.clock));
     let relay = holdline.relay.clone();
     tokio::spawn(async move {
@@ -218,7 +228,7 @@ async fn run_until_stopped(
             tokio::time::sleep(IDLE_CHECK).await;
         }
     };
-    let in_time = tokio::time::timeout(stop.grace, idle).await.is_ok();
+    let in_time = timeout(stop.grace, idle).await.is_ok();
     let answered = |by| holdline.relay.metrics.answered(Kind::Synchronous, by);
     tracing::info!(
         steered = answered(AnsweredBy::Origin) + answered(AnsweredBy::Monitor),

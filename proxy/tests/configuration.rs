@@ -100,8 +100,12 @@ fn every_fault_is_listed_at_once() {
         sid = "AC123"
         auth_tokens = ["hush", "env:NOT_SET"]
         [upstreams.origin]
-        url = "https://origin.example.com/app"
+        url = "http://origin.example.com/app?x=1"
+        ca = "nowhere.pem"
+        host = "a b"
         probe = { path = "ready", timeout = "1 fortnight" }
+        [dns]
+        servers = ["nobody", "127.0.0.53"]
         [health]
         fall = 0
         [static_twiml]
@@ -120,7 +124,9 @@ fn every_fault_is_listed_at_once() {
         "twilio.account[0].sid: not a AccountSid (two letters AC and 32 hexadecimal digits)",
         "twilio.account[0].auth_tokens: a secret is written as \"env:NAME\" or \"file:PATH\", never itself",
         "twilio.account[0].auth_tokens: the secret is missing: set the environment variable NOT_SET",
-        "upstreams.origin.url: \"https://origin.example.com/app\" is not of the form https://host or http://host:port",
+        "upstreams.origin.url: \"http://origin.example.com/app?x=1\" is not of the form https://host, http://host:port or https://host/path",
+        "upstreams.origin.host: \"a b\" is not a host name, perhaps with a port",
+        "dns.servers: \"nobody\" is not an address such as 127.0.0.53:53",
         "upstreams.origin.probe.path: \"ready\" is not a path that begins with /",
         "upstreams.origin.probe.timeout: \"1 fortnight\" is not a duration such as \"750ms\" or \"9s\"",
         "upstreams.monitor: is missing: say where it is, as url = \"https://host\"",
@@ -132,8 +138,33 @@ fn every_fault_is_listed_at_once() {
     for expect in expected {
         assert!(faults.iter().any(|fault| fault == expect), "{expect:?} is not in {faults:#?}");
     }
-    assert!(faults.iter().any(|fault| fault.starts_with("static_twiml.folder: ")), "{faults:#?}");
-    assert_eq!(faults.len(), expected.len() + 1, "{faults:#?}");
+    for begins in ["static_twiml.folder: ", "upstreams.origin.ca: \"nowhere.pem\" cannot be read: "]
+    {
+        assert!(faults.iter().any(|fault| fault.starts_with(begins)), "{begins:?}: {faults:#?}");
+    }
+    assert_eq!(faults.len(), expected.len() + 2, "{faults:#?}");
+}
+
+#[test]
+fn what_is_said_of_tls_must_make_sense() {
+    let development = std::fs::read_to_string(shipped("development.toml")).unwrap();
+    let with = |lines: &str| {
+        let origin = "url = \"http://127.0.0.1:8081\"";
+        faults_of(&development.replace(origin, lines), &secrets())
+    };
+    for (lines, fault) in [
+        ("url = \"http://a.test\"\nserver_name = \"a.test\"", "server_name: means nothing unless"),
+        (
+            "url = \"https://a.test\"\nserver_name = \"a b\"",
+            "server_name: \"a b\" is not a host name",
+        ),
+        ("url = \"https://a.test\"\nca = \"c.toml\"", "ca: \"c.toml\" holds no certificate"),
+    ] {
+        let faults = with(lines);
+        let expected = format!("upstreams.origin.{fault}");
+        assert!(faults.len() == 1 && faults[0].starts_with(&expected), "{lines}: {faults:?}");
+    }
+    assert_eq!(with("url = \"https://[::1]:8443/app\""), Vec::<String>::new());
 }
 
 #[test]

@@ -5,12 +5,16 @@
 //! misbehaves in a stated way. Calls are made by `twilio-sim`. Every port is one that was free; nothing
 //! waits by sleeping for what it can wait for by looking.
 
+pub mod name_server;
 pub mod program;
 pub mod stand_in;
+pub mod tls_front;
 pub mod wire;
 pub mod world;
 
+pub use name_server::NameServer;
 pub use program::Program;
 pub use stand_in::{Manner, StandIn};
+pub use tls_front::{Authority, TlsFront};
 pub use wire::Wire;
-pub use world::{Part, World};
+pub use world::{Part, Plan, World};

@@ -37,6 +37,8 @@ pub enum Manner {
     Untidy,
     /// Redirects every path to `/elsewhere` with this status, and answers there.
     Redirects(u16),
+    /// Redirects every path to this place, and answers wherever `/elsewhere` is in it.
+    RedirectsTo(&'static str),
     /// Answers as it should, after this time.
     Slow(Duration),
     /// Answers 500 to visits and probes alike.
@@ -77,7 +79,12 @@ impl Reached {
 impl StandIn {
     /// Starts one.
     pub async fn start(manner: Manner) -> std::io::Result<StandIn> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        StandIn::start_at(([127, 0, 0, 1], 0).into(), manner).await
+    }
+
+    /// Starts one at an address.
+    pub async fn start_at(address: SocketAddr, manner: Manner) -> std::io::Result<StandIn> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (manner, reached) = (Arc::new(Mutex::new(manner)), Arc::new(Mutex::new(Vec::new())));
         let shared = (manner.clone(), reached.clone());
@@ -118,7 +125,7 @@ async fn serve(
 ) {
     while let Some(request) = read_request(&mut stream).await {
         let manner = *manner.lock().unwrap_or_else(PoisonError::into_inner);
-        let probe = request.line.starts_with("GET /ready");
+        let probe = request.line.starts_with("GET ") && request.line.contains("/ready ");
         let elsewhere = request.line.contains("/elsewhere");
         if !probe {
             reached.lock().unwrap_or_else(PoisonError::into_inner).push(request);
@@ -172,6 +179,9 @@ fn answer(manner: Manner) -> Answer {
         }
         Manner::Redirects(status) => Answer::Whole(format!(
             "HTTP/1.1 {status} Elsewhere\r\nLocation: /elsewhere?a=1\r\nContent-Length: 0\r\n\r\n"
+        )),
+        Manner::RedirectsTo(place) => Answer::Whole(format!(
+            "HTTP/1.1 303 Elsewhere\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
         )),
         Manner::NotRun => Answer::Whole(
             "HTTP/1.1 503 Busy\r\nHoldline-Not-Run: 1\r\nContent-Length: 0\r\n\r\n".into(),

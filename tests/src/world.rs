@@ -42,6 +42,17 @@ pub enum Part {
     Nothing,
 }
 
+/// A world that is to be.
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Plan<'p> {
+    parts: [Part; 2],
+    upstreams: [(&'p str, &'p str); 2],
+    drain: &'p str,
+    more: &'p str,
+    file: Option<(&'p str, &'p str)>,
+}
+
 /// One upstream of a world.
 #[derive(Debug)]
 pub struct Place {
@@ -71,50 +82,73 @@ pub struct World {
     folder: TempDir,
 }
 
+// === impl Plan ===
+
+impl<'p> Plan<'p> {
+    /// More lines in the edge's configuration.
+    pub fn more(self, more: &'p str) -> Plan<'p> {
+        Plan { more, ..self }
+    }
+
+    /// A file beside the edge's configuration: name and content.
+    pub fn file(self, name: &'p str, text: &'p str) -> Plan<'p> {
+        Plan { file: Some((name, text)), ..self }
+    }
+
+    /// A catalogue of the test's own.
+    pub fn rows(self, rows: &'p str) -> Plan<'p> {
+        self.more("[catalogue]\nfile = \"rows.toml\"").file("rows.toml", rows)
+    }
+
+    /// A drain time for the end.
+    pub fn drain(self, drain: &'p str) -> Plan<'p> {
+        Plan { drain, ..self }
+    }
+
+    /// The URL by which the edge knows the origin, in which `{address}` and `{port}` stand for those of
+    /// the wire to it; and more lines of its section.
+    pub fn origin(self, url: &'p str, lines: &'p str) -> Plan<'p> {
+        Plan { upstreams: [(url, lines), self.upstreams[1]], ..self }
+    }
+
+    /// The same for the monitor.
+    pub fn monitor(self, url: &'p str, lines: &'p str) -> Plan<'p> {
+        Plan { upstreams: [self.upstreams[0], (url, lines)], ..self }
+    }
+
+    /// Starts everything; returns once the edge accepts.
+    pub async fn start(self) -> anyhow::Result<World> {
+        World::assemble(self).await
+    }
+}
+
 // === impl World ===
 
 impl World {
     /// Starts everything; returns once the edge accepts.
     pub async fn start(origin: Part, monitor: Part) -> anyhow::Result<World> {
-        World::start_with(origin, monitor, "").await
+        World::plan(origin, monitor).start().await
     }
 
-    /// Starts everything, with more lines in the edge's configuration.
-    pub async fn start_with(origin: Part, monitor: Part, more: &str) -> anyhow::Result<World> {
-        World::start_with_file(origin, monitor, more, ("none.txt", "")).await
+    /// A world that is to be started otherwise than usual.
+    pub fn plan<'p>(origin: Part, monitor: Part) -> Plan<'p> {
+        let usual = ("http://{address}", "");
+        Plan { parts: [origin, monitor], upstreams: [usual; 2], drain: "0s", more: "", file: None }
     }
 
-    /// Starts everything, with a drain time for the end.
-    pub async fn start_drained(
-        origin: Part,
-        monitor: Part,
-        drain: &str,
-        more: &str,
-    ) -> anyhow::Result<World> {
-        World::assemble(origin, monitor, drain, more, ("none.txt", "")).await
-    }
-
-    /// Starts everything, with more lines in the edge's configuration and a file beside it.
-    pub async fn start_with_file(
-        origin: Part,
-        monitor: Part,
-        more: &str,
-        file: (&str, &str),
-    ) -> anyhow::Result<World> {
-        World::assemble(origin, monitor, "0s", more, file).await
-    }
-
-    async fn assemble(
-        origin: Part,
-        monitor: Part,
-        drain: &str,
-        more: &str,
-        (name, text): (&str, &str),
-    ) -> anyhow::Result<World> {
+    async fn assemble(plan: Plan<'_>) -> anyhow::Result<World> {
         let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join(name), text)?;
-        let origin = Place::set("origin", origin, &folder).await?;
-        let monitor = Place::set("monitor", monitor, &folder).await?;
+        if let Some((name, text)) = plan.file {
+            std::fs::write(folder.path().join(name), text)?;
+        }
+        let origin = Place::set("origin", plan.parts[0], &folder).await?;
+        let monitor = Place::set("monitor", plan.parts[1], &folder).await?;
+        let section = |place: &Place, (url, lines): (&str, &str)| {
+            let address = place.wire.address();
+            let url = url.replace("{address}", &address.to_string());
+            let url = url.replace("{port}", &address.port().to_string());
+            format!("[upstreams.{}]\nurl = \"{url}\"\n{lines}\n", place.role)
+        };
         let config = format!(
             r#"environment = "development"
             public_url = "{PUBLIC_URL}"
@@ -124,16 +158,16 @@ impl World {
             [[twilio.account]]
             sid = "{ACCOUNT}"
             auth_tokens = ["env:TWILIO_AUTH_TOKEN"]
-            [upstreams.origin]
-            url = "http://{}"
-            [upstreams.monitor]
-            url = "http://{}"
+            {}
+            {}
             [stop]
-            drain = "{drain}"
+            drain = "{}"
             grace = "15s"
-            {more}"#,
-            origin.wire.address(),
-            monitor.wire.address()
+            {}"#,
+            section(&origin, plan.upstreams[0]),
+            section(&monitor, plan.upstreams[1]),
+            plan.drain,
+            plan.more,
         );
         let path = folder.path().join("edge.toml");
         std::fs::write(&path, config)?;

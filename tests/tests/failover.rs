@@ -387,13 +387,9 @@ async fn a_token_that_is_forged_foreign_or_outrun_makes_a_new_visit() {
 
 #[tokio::test]
 async fn a_hold_ends_with_the_final_document() {
-    let catalogue = "[catalogue]\nfile = \"rows.toml\"";
     let rows = "[[row]]\nname = \"short\"\npath = \"/short\"\nkind = \"synchronous\"\n\
                 parties = [\"web_caller\"]\nreplay = \"idempotent\"\ncanned = \"apology\"\nhold = \"7s\"";
-    let world =
-        World::start_with_file(Part::Nothing, Part::Nothing, catalogue, ("rows.toml", rows))
-            .await
-            .unwrap();
+    let world = World::plan(Part::Nothing, Part::Nothing).rows(rows).start().await.unwrap();
     let mut line = world.line("/short");
     line.status = None;
     let company = world.company_at(1.0).unwrap();

@@ -84,15 +84,10 @@ async fn nothing_unproven_reaches_an_upstream() {
 
 #[tokio::test]
 async fn a_get_is_proven_by_its_query() {
-    let world = World::start_with_file(
-        Part::StandIn(Manner::Answers),
-        Part::Nothing,
-        "[catalogue]\nfile = \"rows.toml\"",
-        ("rows.toml", "[[row]]\nname = \"got\"\npath = \"/got\"\nmethods = [\"GET\"]\nkind = \"synchronous\"\n\
-                       parties = [\"web_caller\"]\nreplay = \"idempotent\"\ncanned = \"apology\""),
-    )
-    .await
-    .unwrap();
+    let rows = "[[row]]\nname = \"got\"\npath = \"/got\"\nmethods = [\"GET\"]\nkind = \"synchronous\"\n\
+                parties = [\"web_caller\"]\nreplay = \"idempotent\"\ncanned = \"apology\"";
+    let plan = World::plan(Part::StandIn(Manner::Answers), Part::Nothing);
+    let world = plan.rows(rows).start().await.unwrap();
     let query = format!("AccountSid={ACCOUNT}&FromCity=Forli%27");
     let proof = Key::auth_token(&TOKEN.into()).sign(
         PUBLIC_URL,
@@ -208,8 +203,8 @@ async fn outsiders_cannot_speak_in_our_name() {
 #[tokio::test]
 async fn unlisted_paths_pass_through_where_that_is_configured() {
     let pass = "[catalogue]\nunlisted = \"pass\"";
-    let world =
-        World::start_with(Part::StandIn(Manner::Answers), Part::Nothing, pass).await.unwrap();
+    let plan = World::plan(Part::StandIn(Manner::Answers), Part::Nothing);
+    let world = plan.more(pass).start().await.unwrap();
     let request = "GET /app?x=1 HTTP/1.1\r\nHost: a\r\nHoldline-Delivery: forged\r\nConnection: close\r\n\r\n";
     let answer = world.raw(request.as_bytes()).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("stand-in"), "{answer}");
@@ -265,11 +260,8 @@ async fn the_process_ends_as_soon_as_the_last_visit_has() {
 
 #[tokio::test]
 async fn readiness_fails_first_while_visits_are_still_taken() {
-    let drain = "[log]\nformat = \"json\"";
-    let mut world =
-        World::start_drained(Part::StandIn(Manner::Answers), Part::Nothing, "2s", drain)
-            .await
-            .unwrap();
+    let plan = World::plan(Part::StandIn(Manner::Answers), Part::Nothing);
+    let mut world = plan.drain("2s").start().await.unwrap();
     assert_eq!(world.get_admin("/ready").await.unwrap().0, 200);
     assert_eq!(world.get_admin("/live").await.unwrap().0, 200);
     world.edge.terminate().unwrap();

@@ -77,14 +77,8 @@ async fn check(origin: Part, expected: [&str; 3], reused: bool) {
         Part::StandIn(_) if reused => Part::StandIn(Manner::Answers),
         part => part,
     };
-    let world = World::start_with_file(
-        first,
-        Part::StandIn(Manner::Answers),
-        "[catalogue]\nfile = \"rows.toml\"",
-        ("rows.toml", ROWS),
-    )
-    .await
-    .unwrap();
+    let plan = World::plan(first, Part::StandIn(Manner::Answers));
+    let world = plan.rows(ROWS).start().await.unwrap();
     if let (Some(stand_in), Part::StandIn(manner), true) = (&world.origin.stand_in, origin, reused)
     {
         // A row that may be repeated leaves its connection to those that come.

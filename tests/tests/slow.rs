@@ -35,10 +35,7 @@ hold = "30s"
 "#;
 
 async fn world(origin: Manner, monitor: Part) -> World {
-    let catalogue = "[catalogue]\nfile = \"rows.toml\"";
-    World::start_with_file(Part::StandIn(origin), monitor, catalogue, ("rows.toml", ROWS))
-        .await
-        .unwrap()
+    World::plan(Part::StandIn(origin), monitor).rows(ROWS).start().await.unwrap()
 }
 
 /// Who answered, and after how long.

@@ -11,7 +11,7 @@ mod secrets;
 mod upstreams;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ use crate::answer::CannedSet;
 use crate::relay::hold::HoldKeys;
 use faults::{FaultList, Faults};
 use reader::{Section, Source};
-pub use upstreams::{ProbeConfig, UpstreamConfig};
+pub use upstreams::{BaseUrl, ProbeConfig, UpstreamConfig, UpstreamTls};
 
 /// A configuration in which nothing is left to go wrong.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub struct Config {
     pub signature: SignaturePolicy,
     /// Origin and monitor.
     pub upstreams: [UpstreamConfig; 2],
+    /// Who is asked for their addresses; none: those of the system.
+    pub name_servers: Option<Vec<SocketAddr>>,
     /// The numbers behind the verdict.
     pub thresholds: Thresholds,
     /// How often upstreams are probed.
@@ -161,7 +163,8 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
     let (public, admin) = read_listen(&mut root.section("listen"));
     let public_url = read_public_url(root);
     let (keys, signature) = read_twilio(&mut root.section("twilio"));
-    let upstreams = upstreams::read(&mut root.section("upstreams"), public_url.as_ref());
+    let upstreams = upstreams::read(&mut root.section("upstreams"), public_url.as_ref(), folder);
+    let name_servers = read_name_servers(&mut root.section("dns"));
     let (thresholds, pace) = read_health(&mut root.section("health"));
     let (catalogue, unlisted) = read_catalogue(&mut root.section("catalogue"), folder, source);
     let canned = read_canned(&mut root.section("static_twiml"), folder);
@@ -186,6 +189,7 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
         keys,
         signature: signature?,
         upstreams: upstreams?,
+        name_servers,
         thresholds,
         pace,
         catalogue: catalogue?,
@@ -207,6 +211,26 @@ fn read_listen(listen: &mut Section<'_>) -> (Option<SocketAddr>, Option<SocketAd
         listen.parsed(key, "an address such as \"127.0.0.1:8080\"", |text| text.parse().ok())
     };
     (address("public"), address("admin"))
+}
+
+fn read_name_servers(dns: &mut Section<'_>) -> Option<Vec<SocketAddr>> {
+    let texts = dns.texts("servers")?;
+    if texts.is_empty() {
+        dns.fault("servers", "name at least one, or leave it out for those of the system");
+    }
+    let parse = |text: &String| {
+        text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)))
+    };
+    let mut servers = Vec::new();
+    for text in &texts {
+        match parse(text) {
+            Ok(server) => servers.push(server),
+            Err(_) => {
+                dns.fault("servers", &format!("{text:?} is not an address such as 127.0.0.53:53"))
+            }
+        }
+    }
+    Some(servers)
 }
 
 fn read_public_url(root: &mut Section<'_>) -> Option<PublicUrl> {

@@ -7,13 +7,14 @@ use std::time::Duration;
 use holdline_policy::{
     Access, Cause, Course, Kind, Moment, Outcome, Phase, Standing, Step, Stopped, Upstream,
 };
-use holdline_twilio::{CallSid, PublicUrl};
+use holdline_twilio::CallSid;
 use http::HeaderValue;
 use pingora_timeout::fast_timeout::fast_timeout;
 
 use super::attempt::{Done, Errand, LONGEST, Race, Slot};
 use super::judge::Judge;
 use super::{HEAD_START, HOLD_AFTER, Question, Relay};
+use crate::config::BaseUrl;
 use crate::record::Record;
 
 /// What asking came to.
@@ -162,14 +163,13 @@ impl Relay {
 
     /// The signature of what is sent, over the URL under which this upstream checks it. Where that is
     /// the URL that Twilio signed, and nothing else changed either, Twilio's own is the same.
-    fn signature(&self, question: &Question<'_>, base: &PublicUrl) -> Option<HeaderValue> {
+    fn signature(&self, question: &Question<'_>, base: &BaseUrl) -> Option<HeaderValue> {
         let visit = &question.visit;
-        if visit.signature_is_current && *base == self.public_url {
+        if visit.signature_is_current && base.is(&self.public_url) {
             return visit.arrival.signature.clone();
         }
         let key = self.keys.signer(visit.account)?;
-        let signature =
-            key.sign(base.as_twilio_signs(), &question.outgoing.target, visit.content());
+        let signature = key.sign(base.signed(), &question.outgoing.target, visit.content());
         HeaderValue::try_from(signature).ok()
     }
 }

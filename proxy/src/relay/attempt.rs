@@ -134,13 +134,13 @@ impl<T> Errand<T> {
         let base = &target.config.public_url;
         let mut outgoing = Outgoing::clone(&self.outgoing);
         for _ in 0..MOST_REDIRECTS {
-            let Some(next) = outgoing.redirected(&reply, base) else { break };
+            let Some(next) = outgoing.redirected(&reply, &target.config) else { break };
             outgoing = next;
             let signature = relay.keys.signer(self.account).and_then(|key| {
                 let form = Form::parse(&outgoing.body).unwrap_or_default();
                 let content =
                     if outgoing.body.is_empty() { Content::Empty } else { Content::Form(&form) };
-                let text = key.sign(base.as_twilio_signs(), &outgoing.target, content);
+                let text = key.sign(base.signed(), &outgoing.target, content);
                 HeaderValue::try_from(text).ok()
             });
             reply = outgoing.ask(target, signature.as_ref(), fresh, relay.clock, sent).await?;

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use holdline_policy::{Ended, Outcome, Sent};
-use holdline_twilio::PublicUrl;
 use http::{HeaderValue, Method};
 
 use crate::clock::Clock;
+use crate::config::UpstreamConfig;
 use crate::ingress::SIGNATURE;
 use crate::upstream::Target;
 use crate::upstream::http1::{Broken, Reply, RequestHead, converse};
@@ -70,7 +70,7 @@ impl Outgoing {
         clock: Clock,
         sent: &AtomicBool,
     ) -> Result<Reply, Ended> {
-        let request = self.written(target.config.public_url.authority(), signature);
+        let request = self.written(&target.config, signature);
         let is_head = self.method == Method::HEAD;
         let pooled = self.repeatable && !fresh;
         if pooled && let Some(mut connection) = target.idle_connection(clock.now()) {
@@ -103,14 +103,17 @@ impl Outgoing {
 
     /// The request that a redirect of the same upstream asks for, by the rules of RFC 9110 section
     /// 15.4: the same again after 307 and 308, otherwise a GET whose query carries the parameters, as
-    /// Twilio would send it. None for a redirect elsewhere.
-    pub(super) fn redirected(&self, reply: &Reply, base: &PublicUrl) -> Option<Outgoing> {
+    /// Twilio would send it. None for a redirect elsewhere than below the upstream's own URL.
+    pub(super) fn redirected(&self, reply: &Reply, upstream: &UpstreamConfig) -> Option<Outgoing> {
         let location = reply.location.as_ref()?.to_str().ok()?;
         let location = location.split('#').next().unwrap_or_default();
-        let rest = match location.split_once("://") {
-            Some((_, rest)) => rest.strip_prefix(base.authority())?,
+        let path = match location.split_once("://") {
+            Some((_, rest)) => [upstream.public_url.authority(), &upstream.host_field]
+                .into_iter()
+                .find_map(|host| rest.strip_prefix(host))?,
             None => location,
         };
+        let rest = path.strip_prefix(upstream.public_url.path())?;
         let fine = rest.starts_with('/')
             && !rest.starts_with("//")
             && rest.bytes().all(|byte| byte.is_ascii_graphic());
@@ -133,9 +136,10 @@ impl Outgoing {
         Some(next)
     }
 
-    /// The request as it is sent to an upstream known as `host`.
-    fn written(&self, host: &str, signature: Option<&HeaderValue>) -> Vec<u8> {
-        let mut head = RequestHead::new(self.method.as_str(), &self.target, host);
+    /// The request as it is sent to this upstream.
+    fn written(&self, upstream: &UpstreamConfig, signature: Option<&HeaderValue>) -> Vec<u8> {
+        let (method, host) = (self.method.as_str(), &upstream.host_field);
+        let mut head = RequestHead::new(method, &upstream.path, &self.target, host);
         head.fields(&self.fields);
         if self.method != Method::GET || !self.body.is_empty() {
             head.number("content-length", self.body.len());

@@ -97,11 +97,11 @@ impl Broken {
 // === impl RequestHead ===
 
 impl RequestHead {
-    /// A request line and its `Host`. All arguments must be free of control characters; the types
+    /// A request line, whose target has a prefix or an empty one, and its `Host`. All arguments must be free of control characters; the types
     /// they are kept in elsewhere see to it.
-    pub fn new(method: &str, target: &str, host: &str) -> RequestHead {
+    pub fn new(method: &str, prefix: &str, target: &str, host: &str) -> RequestHead {
         let mut head = Vec::with_capacity(2048);
-        for part in [method, " ", target, " HTTP/1.1\r\nhost: ", host, "\r\n"] {
+        for part in [method, " ", prefix, target, " HTTP/1.1\r\nhost: ", host, "\r\n"] {
             head.extend_from_slice(part.as_bytes());
         }
         RequestHead(head)
@@ -449,7 +449,7 @@ mod tests {
             stream.read(piece);
         }
         let mut stream = stream.build();
-        let mut head = RequestHead::new("GET", "/", "a");
+        let mut head = RequestHead::new("GET", "", "/", "a");
         head.field("x", "1");
         let request = head.with_body(b"body");
         let read = async {

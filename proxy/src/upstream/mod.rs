@@ -5,26 +5,35 @@
 //! fails: a name server that is down must not take an upstream with it.
 
 pub mod http1;
+pub mod names;
 mod pool;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
+use holdline_policy::backoff::Backoff;
 use holdline_policy::{Moment, Outcome, Upstream};
 use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::tls::CaType;
 use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::utils::tls::{WrappedX509, parse_x509};
 use pingora_error::{Error, ErrorType};
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::config::UpstreamConfig;
+use crate::config::{UpstreamConfig, UpstreamTls};
+use names::Names;
 pub use pool::Connection;
 use pool::Pool;
 
-/// How often names are resolved again.
-pub const RESOLVE_EVERY: Duration = Duration::from_secs(15);
+/// How soon a name that could not be resolved is asked for again.
+const RESOLVE_AGAIN: Backoff =
+    Backoff { first: Duration::from_secs(1), cap: Duration::from_secs(30) };
+/// How many of an upstream's addresses one attempt tries to connect to.
+const MOST_ADDRESSES: usize = 3;
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -34,7 +43,11 @@ pub struct Target {
     pub which: Upstream,
     /// What was configured.
     pub config: UpstreamConfig,
-    peer: ArcSwapOption<HttpPeer>,
+    /// Connection settings, one for each address.
+    peers: ArcSwap<Vec<Arc<HttpPeer>>>,
+    /// The address in use; counts on, and stands for its remainder.
+    current: AtomicUsize,
+    authorities: Option<Arc<CaType>>,
     connector: TransportConnector,
     pool: Pool,
     in_flight: AtomicU32,
@@ -54,7 +67,9 @@ impl Target {
     pub fn new(which: Upstream, config: UpstreamConfig, threads: usize) -> Target {
         Target {
             which,
-            peer: ArcSwapOption::empty(),
+            peers: ArcSwap::default(),
+            current: AtomicUsize::new(0),
+            authorities: config.tls.as_ref().and_then(authorities),
             connector: TransportConnector::new(None),
             pool: Pool::new(threads, config.idle_timeout),
             config,
@@ -65,13 +80,16 @@ impl Target {
 
     /// Connection settings for the present address; `None` while no address is known.
     pub fn peer(&self) -> Option<Arc<HttpPeer>> {
-        self.peer.load_full()
+        let peers = self.peers.load();
+        let current = self.current.load(Ordering::Relaxed).checked_rem(peers.len())?;
+        peers.get(current).cloned()
     }
 
     /// The present address.
     pub fn address(&self) -> Option<SocketAddr> {
-        let peer = self.peer.load();
-        peer.as_ref().and_then(|peer| peer._address.as_inet().copied())
+        let peers = self.peers.load();
+        let current = self.current.load(Ordering::Relaxed).checked_rem(peers.len())?;
+        peers.get(current).and_then(|peer| peer._address.as_inet().copied())
     }
 
     /// An idle connection, if there is one that can be used.
@@ -79,14 +97,31 @@ impl Target {
         self.pool.take(self.address()?, now)
     }
 
-    /// A new connection. What went wrong is one of the outcomes in which nothing was sent.
+    /// A new connection. What went wrong is one of the outcomes in which nothing was sent. An address
+    /// that does not take it gives way to the next; one that lets us wait gives way to it for those who
+    /// come later.
     pub async fn connect(&self) -> Result<Connection, Outcome> {
-        let Some(peer) = self.peer() else { return Err(Outcome::Refused) };
-        let Some(&address) = peer._address.as_inet() else { return Err(Outcome::Refused) };
-        match self.connector.new_stream(peer.as_ref()).await {
-            Ok(stream) => Ok(Connection::new(stream, address)),
-            Err(error) => Err(connect_outcome(&error)),
+        let mut outcome = Outcome::Refused;
+        for _ in 0..self.peers.load().len().min(MOST_ADDRESSES) {
+            let tried = self.current.load(Ordering::Relaxed);
+            let Some(peer) = self.peer() else { break };
+            let Some(&address) = peer._address.as_inet() else { break };
+            match self.connector.new_stream(peer.as_ref()).await {
+                Ok(stream) => return Ok(Connection::new(stream, address)),
+                Err(error) => outcome = connect_outcome(&error),
+            }
+            // Whoever comes first turns to the next; others find it turned.
+            let _ = self.current.compare_exchange(
+                tried,
+                tried.wrapping_add(1),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            if outcome == Outcome::ConnectTimedOut {
+                break;
+            }
         }
+        Err(outcome)
     }
 
     /// Keeps a connection that can carry another exchange.
@@ -111,23 +146,33 @@ impl Target {
         (before < self.config.max_in_flight).then_some(permit)
     }
 
-    /// Resolves the name once and takes over the address. The last good one is kept on failure.
-    pub async fn resolve(&self) -> std::io::Result<()> {
-        let host = self.config.host.trim_start_matches('[').trim_end_matches(']');
-        let found = tokio::net::lookup_host((host, self.config.port)).await?;
-        let mut addresses: Vec<SocketAddr> = found.collect();
-        addresses.sort_by_key(SocketAddr::is_ipv6);
-        let address =
-            *addresses.first().ok_or_else(|| std::io::Error::other("the name has no address"))?;
-        if self.address() != Some(address) && !addresses.iter().any(|a| self.address() == Some(*a))
-        {
-            self.peer.store(Some(Arc::new(self.peer_at(address))));
+    /// Takes over addresses; if the one in use is among them, it stays in use.
+    fn take_over(&self, mut addresses: Vec<SocketAddr>) {
+        let used = self.address();
+        let stays = addresses.iter().position(|address| Some(*address) == used);
+        addresses.rotate_left(stays.unwrap_or(0));
+        let peers = self.peers.load();
+        let known = peers.iter().filter_map(|peer| peer._address.as_inet());
+        let all_known = known.clone().all(|address| addresses.contains(address));
+        if all_known && known.count() == addresses.len() {
+            return;
         }
-        Ok(())
+        if stays.is_none() {
+            let (upstream, address) = (self.which.name(), addresses.first());
+            tracing::info!(upstream, host = %self.config.host, ?address, "the name has a new address");
+        }
+        let peers = addresses.into_iter().map(|address| Arc::new(self.peer_at(address))).collect();
+        self.peers.store(Arc::new(peers));
+        self.current.store(0, Ordering::Relaxed);
     }
 
     fn peer_at(&self, address: SocketAddr) -> HttpPeer {
-        let mut peer = HttpPeer::new(address, self.config.tls, self.config.host.clone());
+        let tls = self.config.tls.as_ref();
+        let name = tls.map_or_else(String::new, |tls| tls.name.clone());
+        let mut peer = HttpPeer::new(address, tls.is_some(), name);
+        // The framework's own pool does not tell connections apart by whom they were trusted on.
+        peer.group_key = self.which.index() as u64;
+        peer.options.ca.clone_from(&self.authorities);
         peer.options.connection_timeout = Some(self.config.connect_timeout);
         peer.options.total_connection_timeout = Some(self.config.connect_timeout);
         peer.options.idle_timeout = Some(self.config.idle_timeout);
@@ -146,18 +191,37 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// Resolves the names of all upstreams again and again; ends with the process.
-pub async fn keep_resolving(targets: Arc<[Target; 2]>) {
+/// Resolves the name of an upstream again and again, whenever its last answer has run out; ends with
+/// the process. `resolved` is told after the first time, whatever came of it.
+pub async fn keep_resolving(
+    targets: Arc<[Target; 2]>,
+    upstream: Upstream,
+    names: Arc<Names>,
+    resolved: oneshot::Sender<()>,
+) {
+    let target = &targets[upstream.index()];
+    let (host, port) = (&target.config.host, target.config.port);
+    let mut resolved = Some(resolved);
+    let mut failures = 0;
     loop {
-        tokio::time::sleep(RESOLVE_EVERY).await;
-        for target in targets.iter() {
-            if let Err(error) = target.resolve().await {
-                tracing::warn!(
-                    upstream = target.which.name(), host = %target.config.host, %error,
-                    "name not resolved; the last good address is kept"
-                );
+        let wait = match names.find(host, port).await {
+            Ok(found) => {
+                failures = 0;
+                target.take_over(found.addresses);
+                found.again_in
             }
+            Err(error) => {
+                let upstream = upstream.name();
+                tracing::warn!(upstream, host, %error, "name not resolved; what was known is kept");
+                failures += 1;
+                RESOLVE_AGAIN.wait(failures - 1)
+            }
+        };
+        if let Some(resolved) = resolved.take() {
+            // Whoever waited may have given up.
+            let _ = resolved.send(());
         }
+        tokio::time::sleep(wait).await;
     }
 }
 
@@ -169,6 +233,12 @@ pub async fn keep_sweeping(targets: Arc<[Target; 2]>, clock: Clock) {
             target.pool.sweep(target.address(), clock.now());
         }
     }
+}
+
+/// The authorities an upstream is trusted on, as the framework takes them.
+fn authorities(tls: &UpstreamTls) -> Option<Arc<CaType>> {
+    let certificates = tls.authorities.as_ref()?.iter();
+    Some(certificates.map(|der| WrappedX509::new(der.clone(), parse_x509)).collect())
 }
 
 fn connect_outcome(error: &Error) -> Outcome {
