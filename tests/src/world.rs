@@ -291,22 +291,34 @@ impl World {
 
     /// Changes the store of origin and monitor behind their backs.
     pub async fn sql(&self, statement: &'static str) -> anyhow::Result<()> {
-        let mut connection = self.connect_store().await?;
+        let mut connection = self.connect_store(PATIENCE).await?;
         sqlx::raw_sql(statement).execute(&mut connection).await?;
         Ok(())
     }
 
+    /// One number from the store.
+    pub async fn count(&self, select: &'static str) -> anyhow::Result<i64> {
+        let mut connection = self.connect_store(PATIENCE).await?;
+        Ok(sqlx::query_scalar(select).fetch_one(&mut connection).await?)
+    }
+
     /// Holds the store's write lock until the connection is dropped.
     pub async fn lock_store(&self) -> anyhow::Result<SqliteConnection> {
-        let mut connection = self.connect_store().await?;
+        let mut connection = self.connect_store(PATIENCE).await?;
         sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await?;
         Ok(connection)
     }
 
-    async fn connect_store(&self) -> anyhow::Result<SqliteConnection> {
+    /// Whether somebody holds the store's write lock at this moment.
+    pub async fn store_is_locked(&self) -> anyhow::Result<bool> {
+        let mut connection = self.connect_store(Duration::ZERO).await?;
+        Ok(sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.is_err())
+    }
+
+    async fn connect_store(&self, patience: Duration) -> anyhow::Result<SqliteConnection> {
         let options = SqliteConnectOptions::new()
             .filename(self.folder.path().join("origin.sqlite"))
-            .busy_timeout(PATIENCE);
+            .busy_timeout(patience);
         Ok(SqliteConnection::connect_with(&options).await?)
     }
 

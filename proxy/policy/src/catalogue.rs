@@ -191,6 +191,12 @@ impl RowSpec {
                 require(self.canned.is_some(), "canned: a media row needs audio");
             }
         }
+        if self.saves {
+            require(
+                self.hold.is_some(),
+                "saves: what a caller said must be held before it is given up; set hold",
+            );
+        }
         if self.hold.is_some() {
             require(self.kind == Kind::Synchronous, "hold: only a synchronous row can hold");
             require(
