@@ -4,6 +4,7 @@
 #   make demo    the same, and a call that survives the death of both
 #   make test    everything that is tested
 #   make lint    formatting, clippy, licences and advisories
+#   make fuzz    inputs that nobody thought of, for FUZZ_SECONDS (600) each
 #   make bench   what the edge costs, beside nginx and Envoy
 #   make setup   what building and testing need; the others call it
 
@@ -12,7 +13,7 @@ TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 export HOLDLINE_ORACLE := $(CURDIR)/target/oracle
 
-.PHONY: run demo test lint bench setup setup-build
+.PHONY: run demo test lint fuzz bench setup setup-build
 
 run: setup-build
 	$(CARGO) build --workspace --bins
@@ -25,6 +26,7 @@ demo: setup-build
 test: setup
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
+	$(MAKE) fuzz FUZZ_SECONDS=10
 
 lint: setup
 	$(CARGO) fmt --all --check
@@ -33,6 +35,24 @@ lint: setup
 	cargo-deny --config deny.toml check licenses bans sources
 	@if cargo-deny fetch db >/dev/null 2>&1; then cargo-deny --config deny.toml check advisories; \
 	else echo "lint: the advisory database cannot be reached; advisories were not checked" >&2; fi
+
+# Coverage comes from the compiler, which gives it on the stable toolchain too. What is found anew is
+# kept under target/fuzz; what makes a target fail is written there as well, and named.
+FUZZ_SECONDS ?= 600
+FUZZ := $(CURDIR)/target/fuzz
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+fuzz_one = mkdir -p $(FUZZ)/found/$(1) && $(FUZZ)/$(HOST)/release/$(1) -max_total_time=$(FUZZ_SECONDS) \
+	-max_len=2048 -timeout=5 -artifact_prefix=$(FUZZ)/$(1)- $(FUZZ)/found/$(1) $(2) >$(FUZZ)/$(1).log 2>&1 \
+	|| { cat $(FUZZ)/$(1).log; exit 1; }; echo "$(1): $$(tail -1 $(FUZZ)/$(1).log)"
+
+fuzz: setup-build
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --locked --manifest-path tests/fuzz/Cargo.toml \
+		--target $(HOST) --target-dir $(FUZZ)
+	$(call fuzz_one,document,proxy/twilio/tests/bad_documents static-twiml)
+	$(call fuzz_one,form,tests/fuzz/seeds/form)
 
 bench: setup
 	tests/setup bench $(TOOLS)

@@ -182,7 +182,10 @@ fn recognise(text: &str) -> Option<Refusal> {
     let starts = |prefix: &str| {
         trimmed.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
     };
-    if starts("<!doctype html") || starts("<html") {
+    // Whole pages, and what PHP and bare frameworks write in the middle of one.
+    const PAGES: [&str; 8] =
+        ["<!doctype html", "<html", "<head", "<body", "<br", "<b>", "<h1", "<div"];
+    if PAGES.iter().any(|page| starts(page)) {
         Some(Refusal::Html)
     } else if trimmed.len() < text.len() && starts("<?xml") {
         Some(Refusal::BeforeDeclaration)

@@ -41,7 +41,7 @@ elements! {
     "Number" { ""; "url method sendDigits statusCallback statusCallbackMethod statusCallbackEvent byoc machineDetection machineDetectionTimeout machineDetectionSpeechThreshold machineDetectionSpeechEndThreshold machineDetectionSilenceTimeout amdStatusCallback amdStatusCallbackMethod" }
     "Client" { "Identity Parameter"; "url method statusCallback statusCallbackMethod statusCallbackEvent" }
     "Sip" { "Uri Headers"; "url method username password statusCallback statusCallbackMethod statusCallbackEvent machineDetection machineDetectionTimeout machineDetectionSpeechThreshold machineDetectionSpeechEndThreshold machineDetectionSilenceTimeout amdStatusCallback amdStatusCallbackMethod" }
-    "Conference" { ""; "muted beep startConferenceOnEnter endConferenceOnExit participantLabel waitUrl waitMethod maxParticipants record region trim coach statusCallback statusCallbackMethod statusCallbackEvent recordingStatusCallback recordingStatusCallbackMethod recordingStatusCallbackEvent eventCallbackUrl jitterBufferSize" }
+    "Conference" { ""; "muted beep startConferenceOnEnter endConferenceOnExit participantLabel waitUrl waitMethod maxParticipants record region trim coach statusCallback statusCallbackMethod statusCallbackEvent recordingStatusCallback recordingStatusCallbackMethod recordingStatusCallbackEvent recordingConfigurationId eventCallbackUrl jitterBufferSize" }
     "Queue" { ""; "url method reservationSid postWorkActivitySid" }
     "Application" { "ApplicationSid Parameter"; "applicationSid customerId copyParentTo url method statusCallback statusCallbackMethod statusCallbackEvent" }
     "WhatsApp" { ""; "url method statusCallback statusCallbackMethod statusCallbackEvent" }
@@ -60,12 +60,12 @@ elements! {
     "Start" { "Stream Siprec Transcription Recording"; "action method" }
     "Stop" { "Stream Siprec Transcription"; "" }
     "Connect" { "Stream Room VirtualAgent Conversation ConversationRelay AiSession ConversationRelaySession Autopilot"; "action method" }
-    "Stream" { "Parameter"; "name track url connectorName statusCallback statusCallbackMethod" }
+    "Stream" { "Parameter"; "name track url connectorName audioFormat sampleRate statusCallback statusCallbackMethod" }
     "Siprec" { "Parameter"; "name track connectorName statusCallback statusCallbackMethod" }
     "Parameter" { ""; "name value" }
     "Identity" { ""; "" }
     "ApplicationSid" { ""; "" }
-    "Uri" { ""; "" }
+    "Uri" { ""; "priority weight username password" }
 }
 
 /// Elements whose inside Twilio defines outside Voice or changes often; nothing in them is judged.

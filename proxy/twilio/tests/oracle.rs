@@ -10,59 +10,16 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod oracle_process;
+
 use std::cell::RefCell;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use holdline_twilio::signature::{Content, Key};
 use holdline_twilio::{AccountSid, Form, Keyring, PublicUrl, Signed};
+use oracle_process::Oracle;
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
-
-struct Oracle {
-    child: Child,
-    asks: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Oracle {
-    fn start() -> Oracle {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let library = std::env::var_os("HOLDLINE_ORACLE")
-            .map_or_else(|| here.join("../../target/oracle"), PathBuf::from);
-        assert!(
-            library.join("twilio").exists(),
-            "{} is missing: run `make setup`",
-            library.display()
-        );
-        let mut child = Command::new("python3")
-            .arg(here.join("tests/oracle.py"))
-            .env("PYTHONPATH", library)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3 runs");
-        let asks = child.stdin.take().unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
-        Oracle { child, asks, answers }
-    }
-
-    fn ask(&mut self, question: &Value) -> Value {
-        writeln!(self.asks, "{question}").unwrap();
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
-    }
-}
-
-impl Drop for Oracle {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Names repeat often, so that repeated pairs do; values hold anything.
 fn pairs() -> impl Strategy<Value = Vec<(String, String)>> {
@@ -101,7 +58,7 @@ fn cases(cases: u32) -> ProptestConfig {
 
 #[test]
 fn signatures_are_those_of_the_official_library() {
-    let oracle = RefCell::new(Oracle::start());
+    let oracle = RefCell::new(Oracle::start("oracle.py"));
     proptest!(cases(2000), |(pairs in pairs(), base in base(), target in TARGET, token in "[ -~]{1,40}", sha256: bool)| {
         let form = Form::from_pairs(pairs.iter().map(|(name, value)| (name, value)));
         let key = if sha256 { Key::shared(&token.as_str().into()) } else { Key::auth_token(&token.as_str().into()) };
@@ -118,7 +75,7 @@ fn signatures_are_those_of_the_official_library() {
 
 #[test]
 fn what_the_library_accepts_is_proven_and_what_it_refuses_is_not() {
-    let oracle = RefCell::new(Oracle::start());
+    let oracle = RefCell::new(Oracle::start("oracle.py"));
     proptest!(cases(1000), |(pairs in pairs(), base in base(), signed_base in base(), target in TARGET, tamper in 0u8..4)| {
         let form = Form::from_pairs(pairs.iter().map(|(name, value)| (name, value)));
         let key = Key::auth_token(&"token".into());
@@ -148,7 +105,7 @@ fn what_the_library_accepts_is_proven_and_what_it_refuses_is_not() {
 
 #[test]
 fn json_bodies_are_covered_by_their_hash() {
-    let oracle = RefCell::new(Oracle::start());
+    let oracle = RefCell::new(Oracle::start("oracle.py"));
     proptest!(cases(300), |(body in "\\PC{1,60}", tamper: bool)| {
         let hash: String = Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let (base, target) = ("https://callbacks.example.com", format!("/json?a=1&bodySHA256={hash}"));
