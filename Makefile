@@ -6,6 +6,7 @@
 #   make lint    formatting, clippy, licences and advisories
 #   make fuzz    inputs that nobody thought of, for FUZZ_SECONDS (600) each
 #   make bench   what the edge costs, beside nginx and Envoy
+#   make bench-failover   what callers get while an origin fails, beside five proxies; QUICK=1 for short
 #   make setup   what building and testing need; the others call it
 
 CARGO ?= cargo
@@ -13,7 +14,7 @@ TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 export HOLDLINE_ORACLE := $(CURDIR)/target/oracle
 
-.PHONY: run demo test lint fuzz bench setup setup-build
+.PHONY: run demo test lint fuzz bench bench-failover setup setup-build
 
 run: setup-build
 	$(CARGO) build --workspace --bins
@@ -58,6 +59,12 @@ bench: setup
 	tests/setup bench $(TOOLS)
 	$(CARGO) build --release -p holdline -p holdline-tests --bins
 	target/release/bench
+
+# The short form: one rate, the edge and one peer, nothing written to docs.
+bench-failover: setup
+	tests/setup bench-failover $(TOOLS)
+	$(CARGO) build --release -p holdline -p holdline-tests --bins
+	target/release/bench-failover $(if $(QUICK),--rate 20 --peer holdline --peer nginx,--out docs/failover)
 
 setup: setup-build
 	tests/setup test $(TOOLS)

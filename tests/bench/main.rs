@@ -7,13 +7,14 @@
 //! judgement, signing, metrics, log.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use holdline_tests::tools::{binary_of_wheel, free_address};
 use holdline_twilio::Form;
 use holdline_twilio::signature::{Content, Key};
 use rustix::process::{Pid, Signal, kill_process};
@@ -248,7 +249,7 @@ fn start_envoy(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
     let file = folder.join("envoy.yaml");
     std::fs::write(&file, config)?;
     let log = std::fs::File::create(folder.join("envoy.log"))?;
-    let child = Command::new(envoy()?)
+    let child = Command::new(binary_of_wheel("envoy")?)
         .args(["--concurrency", "1", "--log-level", "error", "--disable-hot-restart", "-c"])
         .arg(&file)
         .stderr(log.try_clone()?)
@@ -258,24 +259,6 @@ fn start_envoy(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
     let peer = Peer { name: "envoy", address, worker: child.id(), child };
     await_listener(&peer)?;
     Ok(peer)
-}
-
-/// The binary inside the wheel that `tests/setup bench` fetched.
-fn envoy() -> anyhow::Result<PathBuf> {
-    let mut folders = vec![PathBuf::from("target/tools/envoy")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder)
-            .with_context(|| format!("{}: run `make bench`", folder.display()))?
-        {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            } else if entry.file_name() == "envoy" && entry.metadata()?.len() > 1_000_000 {
-                return Ok(entry.path());
-            }
-        }
-    }
-    bail!("no envoy in target/tools/envoy: run `make bench`")
 }
 
 fn start_holdline(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
@@ -359,11 +342,6 @@ fn wrk_script() -> String {
          end\n",
         form.encode()
     )
-}
-
-/// An address that is free now. Another program could take it before ours does; then starting fails.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn await_listener(peer: &Peer) -> anyhow::Result<()> {

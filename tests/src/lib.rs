@@ -9,6 +9,7 @@ pub mod name_server;
 pub mod program;
 pub mod stand_in;
 pub mod tls_front;
+pub mod tools;
 pub mod wire;
 pub mod world;
 

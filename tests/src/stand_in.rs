@@ -211,7 +211,8 @@ fn whole(status: u16, content_type: &str, body: &str) -> Answer {
     ))
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<Reached> {
+/// Reads a request; none when the connection has ended.
+pub async fn read_request(stream: &mut TcpStream) -> Option<Reached> {
     let mut bytes = Vec::new();
     let head_end = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -21,6 +21,9 @@ pub enum Access {
     /// It hangs, and may be slow or dead. A visit that may be repeated asks it and another at once; any
     /// other asks it after all that serve.
     Stuck,
+    /// It is on trial, which may go wrong. Only a visit that may be repeated tries it; any other asks it
+    /// after all that serve.
+    OnTrial,
     /// Only probes say that it is down. A visit that may be repeated asks it after all others, so
     /// that a wrong probe path does not idle a healthy upstream.
     Suspected,
@@ -117,13 +120,13 @@ impl Course {
         let repeatable = row.replay == Replay::Idempotent;
         let serving = |u: &&Upstream| match standing.of(**u) {
             Access::Serving => true,
-            Access::Stuck => repeatable,
+            Access::Stuck | Access::OnTrial => repeatable,
             Access::Suspected | Access::Out => false,
         };
         // A report that nobody takes is lost; there, even one that is left alone is better than none.
         let last = |u: &&Upstream| match standing.of(**u) {
             Access::Serving => false,
-            Access::Stuck => !repeatable,
+            Access::Stuck | Access::OnTrial => !repeatable,
             Access::Suspected => repeatable,
             Access::Out => row.kind == Kind::Asynchronous,
         };
@@ -186,7 +189,7 @@ mod tests {
     use super::*;
     use crate::catalogue::RowSpec;
     use crate::outcome::{Outcome, Sent};
-    use Access::{Out, Serving, Stuck, Suspected};
+    use Access::{OnTrial, Out, Serving, Stuck, Suspected};
 
     const fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
@@ -277,15 +280,19 @@ mod tests {
     }
 
     #[test]
-    fn what_hangs_is_asked_beside_another_or_after_it() {
-        let mut twice = course(Replay::Idempotent, Stuck, Serving);
-        asks(twice.begin(Moment::at(ms(0))), Upstream::Origin, ms(4375));
-        assert!(twice.may_ask_alongside());
-        let mut once = course(Replay::Unsent, Stuck, Serving);
-        asks(once.begin(Moment::at(ms(0))), Upstream::Monitor, ms(8750));
-        let refused = ended(Outcome::Refused, Sent::Nothing);
-        let step = once.after(refused, Moment::at(ms(0)), &Budget::default());
-        asks(step, Upstream::Origin, ms(8750));
+    fn what_hangs_or_is_on_trial_is_tried_by_visits_that_may_be_repeated() {
+        for origin in [Stuck, OnTrial] {
+            let mut twice = course(Replay::Idempotent, origin, Serving);
+            asks(twice.begin(Moment::at(ms(0))), Upstream::Origin, ms(4375));
+            assert!(twice.may_ask_alongside());
+            let mut once = course(Replay::Unsent, origin, Serving);
+            asks(once.begin(Moment::at(ms(0))), Upstream::Monitor, ms(8750));
+            let refused = ended(Outcome::Refused, Sent::Nothing);
+            let step = once.after(refused, Moment::at(ms(0)), &Budget::default());
+            asks(step, Upstream::Origin, ms(8750));
+            let mut alone = course(Replay::Unsent, origin, Out);
+            asks(alone.begin(Moment::at(ms(0))), Upstream::Origin, ms(8750));
+        }
     }
 
     #[test]

@@ -265,14 +265,11 @@ impl World {
         self.carry_out(visit, step);
     }
 
-    fn access(&mut self, upstream: usize) -> Access {
+    fn access(&self, upstream: usize) -> Access {
         match self.verdicts[upstream].phase() {
             Phase::Well | Phase::Doubtful => Access::Serving,
             Phase::Stuck => Access::Stuck,
-            Phase::Trial { .. } if !self.on_trial[upstream] => {
-                self.on_trial[upstream] = true;
-                Access::Serving
-            }
+            Phase::Trial { .. } if !self.on_trial[upstream] => Access::OnTrial,
             Phase::Down { cause: Cause::Probes, .. } => Access::Suspected,
             _ => Access::Out,
         }
@@ -285,6 +282,8 @@ impl World {
                 self.answer(visit);
             }
             Step::Try { upstream, slice } => {
+                let phase = self.verdicts[upstream.index()].phase();
+                self.on_trial[upstream.index()] |= matches!(phase, Phase::Trial { .. });
                 let (ended, takes, ran) =
                     self.moods[upstream.index()].meets(slice, &mut self.chance);
                 assert!(takes <= slice, "seed {:#x}", self.seed);

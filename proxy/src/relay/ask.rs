@@ -176,8 +176,9 @@ impl Relay {
 
 fn standing(phases: [Phase; 2]) -> Standing {
     let [origin, monitor] = phases.map(|phase| match phase {
-        Phase::Well | Phase::Doubtful | Phase::Trial { .. } => Access::Serving,
+        Phase::Well | Phase::Doubtful => Access::Serving,
         Phase::Stuck => Access::Stuck,
+        Phase::Trial { .. } => Access::OnTrial,
         Phase::Down { cause: Cause::Probes, .. } => Access::Suspected,
         Phase::Down { cause: Cause::Traffic, .. } => Access::Out,
     });
