@@ -8,7 +8,7 @@
     reason = "a test that cannot go on fails"
 )]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdline_tests::world::{call_sid, form};
 use holdline_tests::{Manner, Part, World};
@@ -246,4 +246,29 @@ async fn any_edge_with_the_same_keys_finishes_what_another_began() {
         let counted = format!("fate=\"{fate}\"");
         assert_eq!(edge.metric("holdline_hold_tokens_total", &counted).await.unwrap(), 1.0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hanging_origin_has_swallowed_does_not_keep_it_from_returning() {
+    let plan = World::plan(Part::StandIn(Manner::Hangs), Part::StandIn(Manner::Answers));
+    let plan = plan.origin("http://{address}", "max_in_flight = 4").rows(ROWS);
+    let world = plan.start().await.unwrap();
+    let visits = |from: u64| {
+        let world = &world;
+        let one =
+            move |n| async move { by(&world.post("/patient", &form(&call_sid(n), &[])).await).0 };
+        futures::future::join_all((from..from + 6).map(one))
+    };
+    assert_eq!(visits(0).await, ["monitor"; 6]);
+    assert_eq!(world.origin.reached().len(), 4, "no more than allowed");
+    // What was swallowed never comes back; the origin is well again all the same.
+    world.origin.stand_in.as_ref().unwrap().behave(Manner::Answers);
+    let before = Instant::now();
+    let mut n = 100;
+    while visits(n).await != ["origin"; 6] {
+        assert!(before.elapsed() < Duration::from_secs(10), "it did not return");
+        n += 10;
+    }
+    let status = world.status().await.unwrap();
+    assert!(status["upstreams"]["origin"]["attempts_in_flight"].as_u64().unwrap() <= 4);
 }

@@ -64,6 +64,7 @@ mod tests {
             hold_down: Backoff { first: second, cap: second },
             decay: second,
             trial_visits: 1,
+            trial_again: second,
             trial_patience: second,
         };
         let pace = Pace { interval: second, quick: Duration::from_millis(250) };

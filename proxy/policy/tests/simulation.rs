@@ -37,6 +37,7 @@ const LIMITS: Thresholds = Thresholds {
     hold_down: Backoff { first: Duration::from_secs(2), cap: Duration::from_secs(60) },
     decay: Duration::from_secs(300),
     trial_visits: 3,
+    trial_again: Duration::from_secs(1),
     trial_patience: Duration::from_secs(10),
 };
 const PACE: Pace = Pace { interval: Duration::from_secs(1), quick: Duration::from_millis(250) };

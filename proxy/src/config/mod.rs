@@ -314,17 +314,18 @@ fn read_health(health: &mut Section<'_>) -> (Thresholds, Pace) {
     let thresholds = Thresholds {
         fall: health.number("fall", 3, 1, 100),
         rise: health.number("rise", 2, 1, 100),
-        window: health.duration_in("window", s(10), s(1), s(600)),
-        bad_percent: health.number("bad_percent", 50, 1, 100),
+        window: health.duration_in("window", s(5), s(1), s(600)),
+        bad_percent: health.number("bad_percent", 40, 1, 100),
         window_minimum: health.number("window_minimum", 10, 2, 100_000),
         evidence: health.duration_in("evidence", s(10), ms(100), s(600)),
-        stuck: health.duration_in("stuck", s(5), s(1), s(45)),
+        stuck: health.duration_in("stuck", s(3), s(1), s(45)),
         hold_down: Backoff {
             first: health.duration_in("hold_down", s(2), ms(1), s(600)),
             cap: health.duration_in("hold_down_cap", s(60), ms(1), s(3600)),
         },
         decay: health.duration_in("decay", s(300), s(1), s(86_400)),
         trial_visits: health.number("trial_visits", 3, 1, 100),
+        trial_again: health.duration_in("trial_again", s(1), ms(100), s(600)),
         trial_patience: health.duration_in("trial_patience", s(10), ms(100), s(600)),
     };
     let pace = Pace {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use holdline_policy::{
     Access, Cause, Course, Kind, Moment, Outcome, Phase, Standing, Step, Stopped, Upstream,
 };
@@ -52,7 +53,6 @@ impl Relay {
         let mut course = Course::new(question.row, &standing(phases), question.deadline);
         let end = question.deadline.last_moment();
         let mut hold_at = question.pause().map(|_| began + HOLD_AFTER);
-        let exempt = phases[Upstream::Origin.index()] != Phase::Well || question.is_with_callee();
         self.hedges.earn();
         self.retries.earn();
         let mut slow_at = Some(began + HOLD_AFTER);
@@ -82,9 +82,10 @@ impl Relay {
                 race.begin(self, self.errand(question, upstream, slot, slice, now, judge));
                 if course.may_ask_alongside() {
                     patience.next_at = Some(now + slice);
-                    if question.row.kind == Kind::Synchronous && slot == Slot::Free {
+                    if question.row.kind == Kind::Synchronous {
                         let after = match phases[upstream.index()] {
-                            Phase::Stuck => Duration::ZERO,
+                            // A trial is no caller's to pay for.
+                            Phase::Stuck | Phase::Trial { .. } => Duration::ZERO,
                             _ => self.latencies[question.visit.row].hedge_after().min(slice),
                         };
                         patience.hedge_at = Some(now + after);
@@ -96,7 +97,12 @@ impl Relay {
                 let wake = [patience.hedge_at, patience.next_at, hold_at, slow_at, Some(end)];
                 let wake = wake.into_iter().flatten().min().unwrap_or(end);
                 let left = wake.since(now);
-                if let Ok(done) = fast_timeout(left, race.next()).await {
+                // The timer is coarse; what is due now is not made to wait for it.
+                let done = match left {
+                    Duration::ZERO => race.next().now_or_never(),
+                    left => fast_timeout(left, race.next()).await.ok(),
+                };
+                if let Some(done) = done {
                     break done;
                 }
                 now = self.clock.now();
@@ -106,7 +112,7 @@ impl Relay {
                 slow_at = slow_at.filter(|at| *at > now);
                 if patience.hedge_at.is_some_and(|at| at <= now) {
                     patience.hedge_at = None;
-                    if exempt || self.hedges.spend() {
+                    if self.may_hedge(question) {
                         self.metrics.hedges.inc();
                         break None;
                     }
@@ -115,6 +121,11 @@ impl Relay {
                     break None;
                 }
                 if hold_at.is_some_and(|at| at <= now) {
+                    // Nobody is held while somebody else could still be asked, whatever that costs.
+                    if patience.next_at.is_some() {
+                        self.metrics.hedges.inc();
+                        break None;
+                    }
                     return Asked::Overdue;
                 }
             };
@@ -136,6 +147,14 @@ impl Relay {
                 }
             };
         }
+    }
+
+    /// Whether another upstream may be asked alongside. While the origin is well that has a budget; it
+    /// may have come into doubt since the visit began.
+    fn may_hedge(&self, question: &Question<'_>) -> bool {
+        question.is_with_callee()
+            || self.watch.phases()[Upstream::Origin.index()] != Phase::Well
+            || self.hedges.spend()
     }
 
     fn errand<T>(

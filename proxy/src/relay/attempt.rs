@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use holdline_policy::{Ended, Moment, Outcome, Sent, Upstream};
+use holdline_policy::{Ended, Moment, Outcome, Phase, Sent, Upstream};
 use holdline_twilio::signature::Content;
 use holdline_twilio::{AccountSid, Form};
 use http::HeaderValue;
@@ -85,7 +85,8 @@ impl<T: Send + 'static> Errand<T> {
             let note = AttemptNote { upstream, outcome: outcome.name(), took, judged };
             Done { slot, note, result }
         };
-        let Some(_permit) = target.permit(slot == Slot::OneAtATime) else {
+        let stuck = || relay.watch.phases()[upstream.index()] == Phase::Stuck;
+        let Some(_permit) = target.permit(slot == Slot::OneAtATime, stuck) else {
             let ended = Ended { outcome: Outcome::Full, sent: Sent::Nothing };
             return done(Outcome::Full, None, Err(ended));
         };
@@ -112,6 +113,9 @@ impl<T: Send + 'static> Errand<T> {
             })
         });
         let outcome = result.as_ref().map_or_else(|ended| ended.outcome, |_| Outcome::Good);
+        if outcome == Outcome::Good {
+            target.ended_well(relay.clock.now());
+        }
         watched.ended(outcome);
         done(outcome, judged, result)
     }
@@ -189,6 +193,11 @@ impl<T: Send + 'static> Race<T> {
     pub(super) fn begin(&mut self, relay: &Arc<Relay>, errand: Errand<T>) {
         let place = errand.upstream.index();
         self.running[place] = Some(Box::pin(errand.run(relay.clone())));
+    }
+
+    /// Where something is under way.
+    pub(super) fn upstreams(&self) -> [Option<Upstream>; Upstream::COUNT] {
+        Upstream::ALL.map(|upstream| self.running[upstream.index()].as_ref().map(|_| upstream))
     }
 
     /// Whether nothing is under way.

@@ -27,6 +27,7 @@ use holdline_policy::{
 use holdline_twilio::{Keyring, PublicUrl};
 use http::HeaderValue;
 use pingora_timeout::fast_timeout::fast_timeout;
+use tokio::task::AbortHandle;
 
 use crate::answer::{Answer, AnsweredBy, CannedSet};
 use crate::clock::Clock;
@@ -252,12 +253,12 @@ impl Relay {
         let asked = self.ask(question, &mut race, record, judge_document).await;
         match asked {
             Asked::Good(upstream, judged) => {
-                self.leave(race, |_| {});
+                self.leave(race);
                 self.steered(upstream, judged)
             }
             Asked::Stopped(stopped) => {
                 record.stopped = Some(stopped);
-                self.leave(race, |_| {});
+                self.leave(race);
                 self.hold(question, false).unwrap_or_else(|| self.final_answer(question.row))
             }
             Asked::Overdue => match self.hold(question, true) {
@@ -267,7 +268,7 @@ impl Relay {
                     answer
                 }
                 None => {
-                    self.leave(race, |_| {});
+                    self.leave(race);
                     self.final_answer(question.row)
                 }
             },
@@ -315,7 +316,7 @@ impl Relay {
             may_have_run: question.may_have_run,
             answered: false,
         };
-        self.leave(race, move |done| match done.result {
+        go_on(race, move |done| match done.result {
             Ok(judged) if !held.answered => {
                 held.answered = true;
                 let answer = held.relay.steered(done.note.upstream, judged);
@@ -326,29 +327,21 @@ impl Relay {
         });
     }
 
-    /// Lets attempts that nobody waits for go on to their end: they still show whether an upstream is
-    /// slow or dead. `with` is told how each ended, and dropped after the last.
-    fn leave<T: Send + 'static>(
-        &self,
-        mut race: Race<T>,
-        mut with: impl FnMut(Done<T>) + Send + 'static,
-    ) {
-        if !race.is_empty() {
-            tokio::spawn(async move {
-                while !race.is_empty() {
-                    // Attempts look at the clock when they are looked at.
-                    if let Ok(Some(done)) = fast_timeout(LOOK_EVERY, race.next()).await {
-                        with(done);
-                    }
-                }
-            });
+    /// Lets attempts that nobody waits for go on: they still show whether an upstream is slow or dead.
+    /// Where room is needed, they give way.
+    fn leave<T: Send + 'static>(&self, race: Race<T>) {
+        let upstreams = race.upstreams();
+        if let Some(going_on) = go_on(race, |_| {}) {
+            for upstream in upstreams.into_iter().flatten() {
+                self.targets[upstream.index()].abandon(going_on.clone(), self.clock.now());
+            }
         }
     }
 
     async fn deliver(self: &Arc<Self>, question: &mut Question<'_>, record: &mut Record) -> Answer {
         let mut race = Race::new();
         let asked = self.ask(question, &mut race, record, judge_receipt).await;
-        self.leave(race, |_| {});
+        self.leave(race);
         match asked {
             Asked::Good(upstream, ()) => Answer::Receipt(upstream),
             Asked::Stopped(stopped) => self.lost(question.row, stopped, record),
@@ -462,6 +455,26 @@ impl Relay {
         let document = template.fill(pause.as_secs(), method, &back).ok()?;
         Some(Answer::Document { document, by: AnsweredBy::Hold, cookies: Vec::new() })
     }
+}
+
+/// Lets attempts go on to their end, if there are any. `with` is told how each ended, and dropped after
+/// the last.
+fn go_on<T: Send + 'static>(
+    mut race: Race<T>,
+    mut with: impl FnMut(Done<T>) + Send + 'static,
+) -> Option<AbortHandle> {
+    if race.is_empty() {
+        return None;
+    }
+    let going_on = tokio::spawn(async move {
+        while !race.is_empty() {
+            // Attempts look at the clock when they are looked at.
+            if let Ok(Some(done)) = fast_timeout(LOOK_EVERY, race.next()).await {
+                with(done);
+            }
+        }
+    });
+    Some(going_on.abort_handle())
 }
 
 /// The grade of an outcome, for whoever feeds the verdict.

@@ -8,9 +8,10 @@ pub mod http1;
 pub mod names;
 mod pool;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,6 +23,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::utils::tls::{WrappedX509, parse_x509};
 use pingora_error::{Error, ErrorType};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use crate::clock::Clock;
 use crate::config::{UpstreamConfig, UpstreamTls};
@@ -51,6 +53,10 @@ pub struct Target {
     connector: TransportConnector,
     pool: Pool,
     in_flight: AtomicU32,
+    /// Attempts in flight that nobody waits for any more, oldest first, with when they were left.
+    abandoned: Mutex<VecDeque<(Moment, AbortHandle)>>,
+    /// When an attempt last ended well, in milliseconds since the start.
+    last_good: AtomicU64,
     on_trial: AtomicBool,
 }
 
@@ -74,6 +80,8 @@ impl Target {
             pool: Pool::new(threads, config.idle_timeout),
             config,
             in_flight: AtomicU32::new(0),
+            abandoned: Mutex::default(),
+            last_good: AtomicU64::new(0),
             on_trial: AtomicBool::new(false),
         }
     }
@@ -136,14 +144,48 @@ impl Target {
 
     /// Permission for an attempt, unless as many as allowed are in flight, or the upstream is on
     /// trial and another visit is trying it.
-    pub fn permit(&self, on_trial: bool) -> Option<Permit<'_>> {
+    ///
+    /// An attempt that nobody waits for makes room: those that an outage has swallowed must not keep
+    /// visits from an upstream that has recovered. But only if something has ended well since it was
+    /// left, or if visits ask another at the same moment, as `stuck` tells; until then, to be full spares
+    /// callers the wait.
+    pub fn permit(&self, on_trial: bool, stuck: impl FnOnce() -> bool) -> Option<Permit<'_>> {
         if on_trial && self.on_trial.swap(true, Ordering::AcqRel) {
             return None;
         }
         let permit = Permit { target: self, trial: on_trial };
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
         // The permit counts itself out again when it is refused.
-        (before < self.config.max_in_flight).then_some(permit)
+        (before < self.config.max_in_flight || self.make_room(stuck)).then_some(permit)
+    }
+
+    /// An attempt is in flight that nobody waits for any more.
+    pub fn abandon(&self, attempt: AbortHandle, now: Moment) {
+        let mut abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
+        if abandoned.len() >= self.config.max_in_flight as usize {
+            abandoned.retain(|(_, attempt)| !attempt.is_finished());
+        }
+        abandoned.push_back((now, attempt));
+    }
+
+    /// An attempt has ended well.
+    pub fn ended_well(&self, now: Moment) {
+        self.last_good.store(millis(now), Ordering::Relaxed);
+    }
+
+    /// Ends the oldest attempt that nobody waits for, if it may be ended.
+    fn make_room(&self, stuck: impl FnOnce() -> bool) -> bool {
+        let mut abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
+        while abandoned.front().is_some_and(|(_, attempt)| attempt.is_finished()) {
+            abandoned.pop_front();
+        }
+        let Some((left, oldest)) = abandoned.front() else { return false };
+        if self.last_good.load(Ordering::Relaxed) < millis(*left) && !stuck() {
+            return false;
+        }
+        oldest.abort();
+        abandoned.pop_front();
+        true
     }
 
     /// Takes over addresses; if the one in use is among them, it stays in use.
@@ -239,6 +281,10 @@ pub async fn keep_sweeping(targets: Arc<[Target; 2]>, clock: Clock) {
 fn authorities(tls: &UpstreamTls) -> Option<Arc<CaType>> {
     let certificates = tls.authorities.as_ref()?.iter();
     Some(certificates.map(|der| WrappedX509::new(der.clone(), parse_x509)).collect())
+}
+
+fn millis(moment: Moment) -> u64 {
+    u64::try_from(moment.since_start().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn connect_outcome(error: &Error) -> Outcome {

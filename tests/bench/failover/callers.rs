@@ -107,18 +107,19 @@ async fn call(company: Arc<Company>, number: u64, row: Row, start: Instant) -> C
     let sid = call_sid(number);
     let begun = start.elapsed();
     let mut call = Call { sid, row, begun, waits: Vec::new(), end: End::Lost };
-    let parameters = form(&call.sid, &[("Digits", "1234")]);
+    // What was keyed comes once; Twilio does not send it again when a document leads elsewhere.
+    let (keyed, alone) = (form(&call.sid, &[("Digits", "1234")]), form(&call.sid, &[]));
     let Ok(mut url) = Url::parse(&format!("{PUBLIC_URL}{}", row.path())) else { return call };
     let token = format!("{number:08x}-0000-4000-8000-000000000000");
     while start.elapsed() < begun + LONGEST {
-        // Twilio makes a new token for each request of a call.
-        let idempotency_token = if call.waits.is_empty() { &*token } else { "" };
+        let is_first = call.waits.is_empty();
         let webhook = Webhook {
             url: &url,
             method: Method::POST,
-            form: &parameters,
+            form: if is_first { &keyed } else { &alone },
             key: company.key(),
-            idempotency_token,
+            // Twilio makes a new token for each request of a call.
+            idempotency_token: if is_first { &token } else { "" },
         };
         let fetched = company.fetch(&webhook).await;
         call.waits.push(fetched.took);

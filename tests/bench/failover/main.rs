@@ -59,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
     for rate in arguments.rate {
         for (name, failure) in FAILURES.into_iter().filter(|(name, _)| wanted(name)) {
             // A few callers a second disturb nobody; many must not share the machine with many.
-            for together in peers.chunks(if rate <= 20 { peers.len() } else { 2 }) {
+            for together in peers.chunks(if rate <= 20 { peers.len() } else { 3 }) {
                 let runs = together.iter().map(|peer| tokio::spawn(run::run(*peer, failure, rate)));
                 let runs: Vec<_> = runs.collect();
                 for (peer, run) in together.iter().zip(runs) {

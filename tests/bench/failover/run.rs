@@ -24,8 +24,9 @@ const FAILURE: Duration = Duration::from_secs(8);
 const LENGTH: Duration = Duration::from_secs(25);
 /// For probes to have come before the first caller.
 const SETTLING: Duration = Duration::from_millis(2500);
-/// So many calls in a row make a state.
+/// So many calls in a row make a state; where a failure shows at once, so many that do not meet it.
 const IN_A_ROW: usize = 10;
+const SPARED: usize = 3;
 /// What nobody waits for.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
@@ -233,10 +234,11 @@ fn measure(
     let reached = |call: &Call| ran[0].contains_key(&call.sid);
     let meets = |call: &Call| match failure.shows_by_waiting() {
         true => call.waits.first().is_none_or(|wait| *wait > AT_ONCE),
-        false => reached(call) || call.end == End::Lost,
+        false => (reached(call) && call.end != End::Origin) || call.end == End::Lost,
     };
     // What was under way when the failure began does not count; it ends with the first that meets it.
-    let free = in_failure.windows(IN_A_ROW).position(|row| !row.iter().any(|call| meets(call)));
+    let spared = if failure.shows_by_waiting() { IN_A_ROW } else { SPARED };
+    let free = in_failure.windows(spared).position(|row| !row.iter().any(|call| meets(call)));
     let (before, after) = in_failure.split_at(free.unwrap_or(in_failure.len()));
     let back = calls.iter().position(|call| call.begun >= recovered).and_then(|first| {
         let after = &calls[first..];
@@ -259,7 +261,7 @@ fn measure(
         p99_undetected: share(&waits(before), 99),
         p99_detected: free.and_then(|_| share(&waits(after), 99)),
         detected: free.map(|at| in_failure[at].begun - failed),
-        met: before.iter().filter(|call| reached(call)).count(),
+        met: before.iter().filter(|call| meets(call) && reached(call)).count(),
         back,
         held_in_vain: held
             .iter()

@@ -370,9 +370,15 @@ impl Verdict {
     }
 
     fn down(&self, cause: Cause, now: Moment, limits: &Thresholds) -> Phase {
-        let wait = match self.flaps.checked_sub(1) {
+        let after = |flaps: u32| match flaps.checked_sub(1) {
             None => Duration::ZERO,
             Some(earlier) => limits.hold_down.wait(earlier),
+        };
+        let wait = if matches!(self.phase, Phase::Trial { .. }) {
+            // Still the same outage. What tries costs nobody anything, so that it may come soon.
+            after(self.flaps.saturating_sub(1)).max(limits.trial_again)
+        } else {
+            after(self.flaps)
         };
         Phase::Down { cause, until: now + wait }
     }
@@ -391,7 +397,8 @@ impl Verdict {
         let same = std::mem::discriminant(&self.phase) == std::mem::discriminant(&to);
         match to {
             Phase::Down { .. } if !same => {
-                self.flaps = self.flaps.saturating_add(1);
+                let came_back = !matches!(self.phase, Phase::Trial { .. });
+                self.flaps = self.flaps.saturating_add(u32::from(came_back));
                 self.flap_forgotten = now;
                 self.probes.good = 0;
             }

@@ -17,6 +17,7 @@ const LIMITS: Thresholds = Thresholds {
     hold_down: Backoff { first: Duration::from_secs(2), cap: Duration::from_secs(60) },
     decay: Duration::from_secs(300),
     trial_visits: 3,
+    trial_again: Duration::from_secs(1),
     trial_patience: Duration::from_secs(10),
 };
 
@@ -287,4 +288,20 @@ fn a_hold_down_is_served_in_full() {
     watched.live(&[(Bad, 1), (Bad, 2), (Bad, 3)]).probes(&[Good, Good]).is("trial");
     watched.live(&[(Bad, 1)]).is("down by traffic").probes(&[Good; 9]).is("down by traffic");
     watched.wait(2000).probes(&[Good]).is("trial");
+}
+
+#[test]
+fn failed_trials_are_one_outage_and_no_flaps() {
+    let mut watched = Watched::new();
+    watched.live(&[(Bad, 1), (Bad, 2), (Bad, 3)]).is("down by traffic");
+    for _ in 0..10 {
+        watched.wait(1000).probes(&[Good, Good]).is("trial").live(&[(Bad, 1)]);
+        watched.probes(&[Good, Good]).is("down by traffic");
+    }
+    assert_eq!(watched.verdict.flaps(), 1);
+    watched.wait(1000).probes(&[Good]).is("trial").live(&[(Good, 1); 3]).is("well");
+    // The next one is a flap.
+    watched.live(&[(Bad, 1), (Bad, 2), (Bad, 3)]);
+    let Phase::Down { until, .. } = watched.verdict.phase() else { unreachable!() };
+    assert_eq!((watched.verdict.flaps(), until.since(watched.verdict.since()).as_secs()), (2, 2));
 }

@@ -28,6 +28,8 @@ pub struct Thresholds {
     pub decay: Duration,
     /// Live visits that must end well, one at a time, to end a trial.
     pub trial_visits: u32,
+    /// After a trial has failed, how long until the next at the soonest.
+    pub trial_again: Duration,
     /// How long a trial waits for a visit before probes may end it.
     pub trial_patience: Duration,
 }
