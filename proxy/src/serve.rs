@@ -143,7 +143,7 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
         }),
         visits,
     });
-    let names = Names::new(config.name_servers.as_deref()).context("no name server")?;
+    let names = Names::new(config.name_servers);
     Ok((Assembly { holdline, watchman, prober, names }, written))
 }
 

@@ -68,7 +68,7 @@ pub struct Watchman {
     clock: Clock,
 }
 
-/// One live attempt under observation. An attempt that is dropped before it ended is taken back.
+/// One live attempt under observation. One that is broken off before it ended says nothing.
 #[derive(Debug)]
 pub struct WatchedAttempt<'w> {
     watch: &'w Watch,
@@ -76,7 +76,6 @@ pub struct WatchedAttempt<'w> {
     call: u64,
     begun: Moment,
     slow: bool,
-    over: bool,
 }
 
 /// A watchman and the handle to it. Nothing is believed to be wrong at the start.
@@ -155,7 +154,7 @@ impl Watch {
 
     /// Begins to observe an attempt.
     pub fn attempt(&self, upstream: Upstream, call: u64, begun: Moment) -> WatchedAttempt<'_> {
-        WatchedAttempt { watch: self, upstream, call, begun, slow: false, over: false }
+        WatchedAttempt { watch: self, upstream, call, begun, slow: false }
     }
 }
 
@@ -170,18 +169,9 @@ impl WatchedAttempt<'_> {
     }
 
     /// The attempt is over.
-    pub fn ended(mut self, outcome: Outcome) {
-        self.over = true;
+    pub fn ended(self, outcome: Outcome) {
         if let Some(seen) = relay::observation(outcome, self.call, self.begun, self.slow) {
             self.watch.observe(self.upstream, seen);
-        }
-    }
-}
-
-impl Drop for WatchedAttempt<'_> {
-    fn drop(&mut self) {
-        if self.slow && !self.over {
-            self.watch.observe(self.upstream, Observation::Dropped { started: self.begun });
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -104,6 +104,18 @@ impl Program {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has logged this; false if it does not in time. Logs are written beside the work.
+    pub async fn logs(&self, text: &str) -> bool {
+        let begun = Instant::now();
+        while !self.log().contains(text) {
+            if begun.elapsed() > START {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        true
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {

@@ -80,7 +80,7 @@ async fn what_twilio_could_not_have_it_is_given_again() {
     let choked = world.post("/callin/create", &after("12100", "/callin/create", 1)).await;
     assert_eq!(answer(&choked).1, "canned");
     assert_eq!(world.origin.reached().len(), 2);
-    assert!(world.edge.log().contains("judged good, and refused by Twilio"));
+    assert!(world.edge.logs("judged good, and refused by Twilio").await);
     // A report may name an error of its own without being one of these.
     let report = form(&call_sid(1), &[("ErrorCode", "0")]);
     assert_eq!(world.post("/calls/7/call_ended", &report).await.result.unwrap().status, 204);

@@ -44,19 +44,17 @@ fn addresses(last: &[u8], ttl: u64) -> Says {
     Says::Addresses(last.iter().copied().map(loopback).collect(), Duration::from_secs(ttl))
 }
 
-fn dns(server: &NameServer) -> String {
-    format!("[dns]\nservers = [\"{}\"]", server.address())
+/// A world whose origin is known by a name.
+async fn named(names: &NameServer, monitor: Part) -> World {
+    let dns = format!("[dns]\nservers = [\"{}\"]", names.address());
+    let plan = World::plan(ANSWERS, monitor).origin("http://origin.test:{port}", "");
+    plan.more(&dns).start().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_moves_is_followed_and_one_that_is_lost_is_remembered() {
     let names = NameServer::start(addresses(&[1], 1)).await.unwrap();
-    let world = World::plan(ANSWERS, Part::Nothing)
-        .origin("http://origin.test:{port}", "")
-        .more(&dns(&names))
-        .start()
-        .await
-        .unwrap();
+    let world = named(&names, Part::Nothing).await;
     assert_eq!(visit(&world, 1).await, "origin");
     // It moves to another address, as after a deployment, when the answer has run out.
     let elsewhere = SocketAddr::new(loopback(2), world.origin.wire.address().port());
@@ -85,12 +83,7 @@ async fn a_name_that_moves_is_followed_and_one_that_is_lost_is_remembered() {
 #[tokio::test]
 async fn an_answer_that_lives_long_is_not_asked_for_again() {
     let names = NameServer::start(addresses(&[1], 100)).await.unwrap();
-    let world = World::plan(ANSWERS, Part::Nothing)
-        .origin("http://origin.test:{port}", "")
-        .more(&dns(&names))
-        .start()
-        .await
-        .unwrap();
+    let world = named(&names, Part::Nothing).await;
     let asked = names.asked();
     assert!((1..=2).contains(&asked), "once a kind of address, asked {asked} times");
     for n in 0..20 {
@@ -103,12 +96,7 @@ async fn an_answer_that_lives_long_is_not_asked_for_again() {
 async fn of_several_addresses_one_that_takes_connections_is_used() {
     // Nobody listens on the first two.
     let names = NameServer::start(addresses(&[8, 9, 1], 100)).await.unwrap();
-    let world = World::plan(ANSWERS, ANSWERS)
-        .origin("http://origin.test:{port}", "")
-        .more(&dns(&names))
-        .start()
-        .await
-        .unwrap();
+    let world = named(&names, ANSWERS).await;
     for n in 0..5 {
         assert_eq!(visit(&world, n).await, "origin");
     }
@@ -119,12 +107,7 @@ async fn of_several_addresses_one_that_takes_connections_is_used() {
 #[tokio::test]
 async fn a_name_without_an_address_at_the_start_is_found_later() {
     let names = NameServer::start(Says::NoSuchName).await.unwrap();
-    let world = World::plan(ANSWERS, ANSWERS)
-        .origin("http://origin.test:{port}", "")
-        .more(&dns(&names))
-        .start()
-        .await
-        .unwrap();
+    let world = named(&names, ANSWERS).await;
     assert_eq!(visit(&world, 1).await, "monitor");
     names.say(addresses(&[1], 100));
     let mut n = 1;

@@ -75,7 +75,8 @@ pub struct Course {
     deadline: Deadline,
     replay: Replay,
     standing: Standing,
-    with_callee: bool,
+    /// Whether turning to an upstream that is down is paid for.
+    pays: bool,
     order: [Option<Upstream>; Upstream::COUNT],
     next: usize,
 }
@@ -134,9 +135,10 @@ impl Course {
         for (slot, upstream) in order.iter_mut().zip(chain) {
             *slot = Some(*upstream);
         }
-        let with_callee = row.parties.contains(&Party::Callee);
+        // A callee is not made to wait, and a report not lost, for want of a budget.
+        let pays = row.kind == Kind::Synchronous && !row.parties.contains(&Party::Callee);
         let (replay, standing) = (row.replay, *standing);
-        Course { deadline, replay, standing, with_callee, order, next: 0 }
+        Course { deadline, replay, standing, pays, order, next: 0 }
     }
 
     /// The first step.
@@ -170,14 +172,13 @@ impl Course {
     }
 
     /// Another attempt, after one or beside it. To turn to an upstream that serves is what it is
-    /// there for; to turn to one that is believed to be down may keep it down, and is paid for. Callees
-    /// are not made to pay.
+    /// there for; to turn to one that is believed to be down may keep it down, and is paid for.
     pub fn another(&mut self, now: Moment, retries: &Budget) -> Step {
         let next = self.order.get(self.next).copied().flatten();
         let costs = next.is_some_and(|upstream| {
             matches!(self.standing.of(upstream), Access::Suspected | Access::Out)
         });
-        if costs && !self.with_callee && !retries.spend() {
+        if costs && self.pays && !retries.spend() {
             return Step::Stop(Stopped::BudgetSpent);
         }
         self.begin(now)

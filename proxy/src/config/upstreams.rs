@@ -81,7 +81,8 @@ impl BaseUrl {
         let (url, path) = text.split_at(end);
         let path = path.trim_end_matches('/');
         let fine = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
-        let url = PublicUrl::parse(url).ok().filter(|_| path.bytes().all(fine))?;
+        let fine = path.bytes().all(fine) && !url.contains('@');
+        let url = PublicUrl::parse(url).ok().filter(|_| fine)?;
         Some(BaseUrl::new(url, path.to_owned()))
     }
 

@@ -55,7 +55,7 @@ impl Relay {
         let mut hold_at = question.pause().map(|_| began + HOLD_AFTER);
         self.hedges.earn();
         self.retries.earn();
-        let mut slow_at = Some(began + HOLD_AFTER);
+        let mut slow_at = [None; Upstream::COUNT];
         let mut step = course.begin(began);
         let mut skipped = None;
         loop {
@@ -67,7 +67,9 @@ impl Relay {
                     (Some((upstream, if on_trial { Slot::OneAtATime } else { Slot::Free })), slice)
                 }
                 // Better a second visit to an upstream on trial than nobody at all.
-                (Step::Stop(Stopped::NobodyLeft), Some(upstream)) if race.is_empty() => {
+                (Step::Stop(Stopped::NobodyLeft | Stopped::BudgetSpent), Some(upstream))
+                    if race.is_empty() =>
+                {
                     skipped = None;
                     match question.deadline.slice(now, 0) {
                         Some(slice) => (Some((upstream, Slot::BesideTheTrial)), slice),
@@ -79,23 +81,26 @@ impl Relay {
             };
             if let Some((upstream, slot)) = errand {
                 hold_at = hold_at.map(|at| at.max(now + HEAD_START));
+                slow_at[upstream.index()] = Some(now + HOLD_AFTER);
                 race.begin(self, self.errand(question, upstream, slot, slice, now, judge));
                 if course.may_ask_alongside() {
                     patience.next_at = Some(now + slice);
-                    if question.row.kind == Kind::Synchronous {
-                        let after = match phases[upstream.index()] {
-                            // A trial is no caller's to pay for.
-                            Phase::Stuck | Phase::Trial { .. } => Duration::ZERO,
-                            _ => self.latencies[question.visit.row].hedge_after().min(slice),
-                        };
-                        patience.hedge_at = Some(now + after);
-                    }
+                    let after = match (phases[upstream.index()], question.row.kind) {
+                        // Neither is any caller's to wait for.
+                        (Phase::Stuck | Phase::Trial { .. }, _) => Some(Duration::ZERO),
+                        (_, Kind::Synchronous) => {
+                            Some(self.latencies[question.visit.row].hedge_after().min(slice))
+                        }
+                        _ => None,
+                    };
+                    patience.hedge_at = after.map(|after| now + after);
                 }
             }
             let mut now = now;
             let done = loop {
-                let wake = [patience.hedge_at, patience.next_at, hold_at, slow_at, Some(end)];
-                let wake = wake.into_iter().flatten().min().unwrap_or(end);
+                let [slow_1, slow_2] = slow_at;
+                let wake = [patience.hedge_at, patience.next_at, hold_at, slow_1, slow_2];
+                let wake = wake.into_iter().flatten().min().unwrap_or(end).min(end);
                 let left = wake.since(now);
                 // The timer is coarse; what is due now is not made to wait for it.
                 let done = match left {
@@ -109,7 +114,8 @@ impl Relay {
                 if now >= end {
                     return Asked::Stopped(Stopped::NoTime);
                 }
-                slow_at = slow_at.filter(|at| *at > now);
+                // What turns slow says so when it is looked at.
+                slow_at = slow_at.map(|at| at.filter(|at| *at > now));
                 if patience.hedge_at.is_some_and(|at| at <= now) {
                     patience.hedge_at = None;
                     if self.may_hedge(question) {
@@ -126,7 +132,10 @@ impl Relay {
                         self.metrics.hedges.inc();
                         break None;
                     }
-                    return Asked::Overdue;
+                    if question.pause().is_some() {
+                        return Asked::Overdue;
+                    }
+                    hold_at = None;
                 }
             };
             let now = self.clock.now();
@@ -149,12 +158,11 @@ impl Relay {
         }
     }
 
-    /// Whether another upstream may be asked alongside. While the origin is well that has a budget; it
-    /// may have come into doubt since the visit began.
+    /// Whether another upstream may be asked alongside. While all are well that has a budget; one may
+    /// have come into doubt since the visit began.
     fn may_hedge(&self, question: &Question<'_>) -> bool {
-        question.is_with_callee()
-            || self.watch.phases()[Upstream::Origin.index()] != Phase::Well
-            || self.hedges.spend()
+        let doubt = || self.watch.phases().iter().any(|phase| *phase != Phase::Well);
+        question.is_with_callee() || doubt() || self.hedges.spend()
     }
 
     fn errand<T>(

@@ -195,9 +195,12 @@ impl<T: Send + 'static> Race<T> {
         self.running[place] = Some(Box::pin(errand.run(relay.clone())));
     }
 
-    /// Where something is under way.
-    pub(super) fn upstreams(&self) -> [Option<Upstream>; Upstream::COUNT] {
-        Upstream::ALL.map(|upstream| self.running[upstream.index()].as_ref().map(|_| upstream))
+    /// What is under way, and where.
+    pub(super) fn into_attempts(
+        self,
+    ) -> impl Iterator<Item = (Upstream, BoxFuture<'static, Done<T>>)> {
+        let running = Upstream::ALL.into_iter().zip(self.running);
+        running.filter_map(|(upstream, attempt)| Some((upstream, attempt?)))
     }
 
     /// Whether nothing is under way.

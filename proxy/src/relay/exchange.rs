@@ -108,10 +108,12 @@ impl Outgoing {
         let location = reply.location.as_ref()?.to_str().ok()?;
         let location = location.split('#').next().unwrap_or_default();
         let path = match location.split_once("://") {
-            Some((_, rest)) => [upstream.public_url.authority(), &upstream.host_field]
-                .into_iter()
-                .find_map(|host| rest.strip_prefix(host))?,
-            None => location,
+            Some((_, rest)) if !location.starts_with('/') => {
+                let (authority, path) = rest.split_at(rest.find('/')?);
+                let own = [upstream.public_url.authority(), &upstream.host_field];
+                own.contains(&authority).then_some(path)?
+            }
+            _ => location,
         };
         let rest = path.strip_prefix(upstream.public_url.path())?;
         let fine = rest.starts_with('/')

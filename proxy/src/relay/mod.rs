@@ -27,7 +27,6 @@ use holdline_policy::{
 use holdline_twilio::{Keyring, PublicUrl};
 use http::HeaderValue;
 use pingora_timeout::fast_timeout::fast_timeout;
-use tokio::task::AbortHandle;
 
 use crate::answer::{Answer, AnsweredBy, CannedSet};
 use crate::clock::Clock;
@@ -256,22 +255,33 @@ impl Relay {
                 self.leave(race);
                 self.steered(upstream, judged)
             }
-            Asked::Stopped(stopped) => {
-                record.stopped = Some(stopped);
-                self.leave(race);
-                self.hold(question, false).unwrap_or_else(|| self.final_answer(question.row))
-            }
-            Asked::Overdue => match self.hold(question, true) {
-                Some(answer) => {
-                    record.stopped = Some(Stopped::Overdue);
+            Asked::Stopped(stopped) => self.hold_or_end(question, race, stopped, record),
+            Asked::Overdue => self.hold_or_end(question, race, Stopped::Overdue, record),
+        }
+    }
+
+    /// Holds the caller, while what is still being asked goes on; if they may not be held, this is the
+    /// end.
+    fn hold_or_end(
+        self: &Arc<Self>,
+        question: &Question<'_>,
+        race: Race<Judged>,
+        stopped: Stopped,
+        record: &mut Record,
+    ) -> Answer {
+        record.stopped = Some(stopped);
+        let running = !race.is_empty();
+        match self.hold(question, running) {
+            Some(answer) => {
+                if running {
                     self.remember(question, race);
-                    answer
                 }
-                None => {
-                    self.leave(race);
-                    self.final_answer(question.row)
-                }
-            },
+                answer
+            }
+            None => {
+                self.leave(race);
+                self.final_answer(question.row)
+            }
         }
     }
 
@@ -302,12 +312,13 @@ impl Relay {
         None
     }
 
-    /// Lets the attempts of a held visit go on, and remembers what comes of them.
-    fn remember(self: &Arc<Self>, question: &Question<'_>, race: Race<Judged>) {
+    /// Lets the attempts of a held visit go on, and remembers what comes of them, for as long as the
+    /// caller may return.
+    fn remember(self: &Arc<Self>, question: &Question<'_>, mut race: Race<Judged>) {
         let delivery = question.outgoing.delivery.clone();
         let until = self.clock.now() + question.row.hold.unwrap_or_default() + hold::GRACE;
         if !self.late.begin(&delivery, &question.row.name, until) {
-            return;
+            return self.leave(race);
         }
         let replay = question.row.replay;
         let mut held = Held {
@@ -316,25 +327,37 @@ impl Relay {
             may_have_run: question.may_have_run,
             answered: false,
         };
-        go_on(race, move |done| match done.result {
-            Ok(judged) if !held.answered => {
-                held.answered = true;
-                let answer = held.relay.steered(done.note.upstream, judged);
-                held.relay.late.end(&held.delivery, Late::Answered(answer));
+        tokio::spawn(async move {
+            while !race.is_empty() && !held.answered && held.relay.clock.now() < until {
+                // Attempts look at the clock when they are looked at.
+                match fast_timeout(LOOK_EVERY, race.next()).await {
+                    Ok(Some(Done { note, result: Ok(judged), .. })) => {
+                        held.answered = true;
+                        let answer = held.relay.steered(note.upstream, judged);
+                        held.relay.late.end(&held.delivery, Late::Answered(answer));
+                    }
+                    Ok(Some(Done { result: Err(ended), .. })) => {
+                        held.may_have_run |= ended.may_have_run(replay);
+                    }
+                    _ => {}
+                }
             }
-            Ok(_) => {}
-            Err(ended) => held.may_have_run |= ended.may_have_run(replay),
+            held.may_have_run |= !race.is_empty();
+            held.relay.leave(race);
         });
     }
 
     /// Lets attempts that nobody waits for go on: they still show whether an upstream is slow or dead.
     /// Where room is needed, they give way.
     fn leave<T: Send + 'static>(&self, race: Race<T>) {
-        let upstreams = race.upstreams();
-        if let Some(going_on) = go_on(race, |_| {}) {
-            for upstream in upstreams.into_iter().flatten() {
-                self.targets[upstream.index()].abandon(going_on.clone(), self.clock.now());
-            }
+        for (upstream, attempt) in race.into_attempts() {
+            let going_on = tokio::spawn(async move {
+                let mut attempt = attempt;
+                // Attempts look at the clock when they are looked at.
+                while fast_timeout(LOOK_EVERY, &mut attempt).await.is_err() {}
+            });
+            let target = &self.targets[upstream.index()];
+            target.abandon(going_on.abort_handle(), self.clock.now());
         }
     }
 
@@ -455,26 +478,6 @@ impl Relay {
         let document = template.fill(pause.as_secs(), method, &back).ok()?;
         Some(Answer::Document { document, by: AnsweredBy::Hold, cookies: Vec::new() })
     }
-}
-
-/// Lets attempts go on to their end, if there are any. `with` is told how each ended, and dropped after
-/// the last.
-fn go_on<T: Send + 'static>(
-    mut race: Race<T>,
-    mut with: impl FnMut(Done<T>) + Send + 'static,
-) -> Option<AbortHandle> {
-    if race.is_empty() {
-        return None;
-    }
-    let going_on = tokio::spawn(async move {
-        while !race.is_empty() {
-            // Attempts look at the clock when they are looked at.
-            if let Ok(Some(done)) = fast_timeout(LOOK_EVERY, race.next()).await {
-                with(done);
-            }
-        }
-    });
-    Some(going_on.abort_handle())
 }
 
 /// The grade of an outcome, for whoever feeds the verdict.

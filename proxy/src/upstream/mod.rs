@@ -60,6 +60,13 @@ pub struct Target {
     on_trial: AtomicBool,
 }
 
+/// Turns to the next address when dropped, be it because connecting failed or because nobody waited
+/// for it any longer.
+struct TurnsAway<'t> {
+    target: &'t Target,
+    tried: usize,
+}
+
 /// Permission for one attempt; given back when dropped.
 pub struct Permit<'t> {
     target: &'t Target,
@@ -114,17 +121,15 @@ impl Target {
             let tried = self.current.load(Ordering::Relaxed);
             let Some(peer) = self.peer() else { break };
             let Some(&address) = peer._address.as_inet() else { break };
+            let turns = TurnsAway { target: self, tried };
             match self.connector.new_stream(peer.as_ref()).await {
-                Ok(stream) => return Ok(Connection::new(stream, address)),
+                Ok(stream) => {
+                    std::mem::forget(turns);
+                    return Ok(Connection::new(stream, address));
+                }
                 Err(error) => outcome = connect_outcome(&error),
             }
-            // Whoever comes first turns to the next; others find it turned.
-            let _ = self.current.compare_exchange(
-                tried,
-                tried.wrapping_add(1),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            drop(turns);
             if outcome == Outcome::ConnectTimedOut {
                 break;
             }
@@ -219,6 +224,14 @@ impl Target {
         peer.options.total_connection_timeout = Some(self.config.connect_timeout);
         peer.options.idle_timeout = Some(self.config.idle_timeout);
         peer
+    }
+}
+
+impl Drop for TurnsAway<'_> {
+    fn drop(&mut self) {
+        // Whoever comes first turns to the next; others find it turned.
+        let (tried, order) = (self.tried, Ordering::Relaxed);
+        let _ = self.target.current.compare_exchange(tried, tried.wrapping_add(1), order, order);
     }
 }
 

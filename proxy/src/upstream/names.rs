@@ -21,8 +21,9 @@ const LATEST: Duration = Duration::from_secs(300);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Resolves names.
+#[derive(Debug, Clone)]
 pub struct Names {
-    resolver: TokioResolver,
+    servers: Option<Vec<SocketAddr>>,
 }
 
 /// The addresses of a name.
@@ -48,10 +49,14 @@ pub enum NotFound {
 // === impl Names ===
 
 impl Names {
-    /// Asks these servers; without any, those of the system (`/etc/resolv.conf`). The hosts file comes
-    /// first either way.
-    pub fn new(servers: Option<&[SocketAddr]>) -> Result<Names, NetError> {
-        let mut builder = match servers {
+    /// Asks these servers; without any, those of the system. The hosts file comes first either way.
+    pub fn new(servers: Option<Vec<SocketAddr>>) -> Names {
+        Names { servers }
+    }
+
+    /// What the system says is read anew for each question, which are few: it may change.
+    fn resolver(&self) -> Result<TokioResolver, NetError> {
+        let mut builder = match &self.servers {
             None => Resolver::builder_tokio()?,
             Some(servers) => {
                 let servers = servers.iter().map(|server| name_server(*server)).collect();
@@ -63,7 +68,7 @@ impl Names {
         options.timeout = PATIENCE;
         // How long an answer holds is decided here.
         options.cache_size = 0;
-        Ok(Names { resolver: builder.build()? })
+        builder.build()
     }
 
     /// The addresses of `host`, which may be one itself.
@@ -73,7 +78,7 @@ impl Names {
             let addresses = vec![SocketAddr::new(address, port)];
             return Ok(Found { addresses, again_in: LATEST });
         }
-        let found = self.resolver.lookup_ip(host).await?;
+        let found = self.resolver()?.lookup_ip(host).await?;
         let mut addresses: Vec<_> = found.iter().map(|ip| SocketAddr::new(ip, port)).collect();
         if addresses.is_empty() {
             return Err(NotFound::NoAddress);

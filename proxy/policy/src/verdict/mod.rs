@@ -39,6 +39,8 @@ pub struct Verdict {
     hanging_calls: Calls,
     /// When the latest of the attempts that hang began.
     last_hanging: Moment,
+    /// When the latest of the attempts that ended well began.
+    last_good_start: Moment,
     /// When the latest attempt turned slow.
     last_slow: Moment,
     /// Slow attempts begun before tell of a time that is over, however they end.
@@ -66,6 +68,7 @@ impl Verdict {
             hanging_since: now,
             hanging_calls: Calls::None,
             last_hanging: now,
+            last_good_start: Moment::default(),
             last_slow: now,
             counted_from: now,
             flaps: 0,
@@ -150,13 +153,15 @@ impl Verdict {
                 self.good_since_bad = 0;
                 self.last_slow = now;
                 if started >= self.counted_from {
-                    if self.hanging == 0 {
-                        self.hanging_since = started;
-                        self.hanging_calls = Calls::None;
-                    }
                     self.hanging = self.hanging.saturating_add(1);
-                    self.hanging_calls.add(call);
                     self.last_hanging = self.last_hanging.max(started);
+                }
+                // What began before something that has ended well says nothing of the time after it.
+                if started > self.last_good_start {
+                    if self.hanging_calls == Calls::None {
+                        self.hanging_since = started;
+                    }
+                    self.hanging_calls.add(call);
                 }
             }
             Observation::Live { grade, call, started, was_slow } => {
@@ -169,7 +174,9 @@ impl Verdict {
                 match grade {
                     Grade::Good => {
                         self.last_good_live = Some(now);
+                        self.last_good_start = self.last_good_start.max(started);
                         self.bad_calls = Calls::None;
+                        self.hanging_calls = Calls::None;
                     }
                     Grade::Bad => {
                         self.bad_calls.add(call);
@@ -178,9 +185,6 @@ impl Verdict {
                 }
                 if was_slow {
                     self.no_longer_hangs(started);
-                }
-                if grade == Grade::Good && self.phase == Phase::Stuck {
-                    self.outlive_what_began_before(started);
                 }
             }
             Observation::Dropped { started } => self.no_longer_hangs(started),
@@ -193,15 +197,6 @@ impl Verdict {
             Grade::Good => self.good_since_bad.saturating_add(1),
             Grade::Bad => 0,
         };
-    }
-
-    /// An upstream that hung has answered. If that attempt began after all that hang, these are
-    /// remains; if not, the upstream is only slow, and they may yet end well.
-    fn outlive_what_began_before(&mut self, started: Moment) {
-        if started >= self.last_hanging {
-            self.hanging = 0;
-            self.counted_from = started;
-        }
     }
 
     /// Attempts begun before the count began anew were never in it.
@@ -248,8 +243,11 @@ impl Verdict {
             seen,
             Observation::Probe(Grade::Good) | Observation::Live { grade: Grade::Good, .. }
         );
-        // What still hangs when none has turned slow for a while is what is left of an outage.
-        let calm = self.hanging == 0 || now.since(self.last_slow) >= limits.stuck;
+        // What still hangs is what is left of an outage, if something begun after it has ended well and
+        // nothing has turned slow for a while.
+        let outlived =
+            self.last_good_start >= self.last_hanging && now.since(self.last_slow) >= limits.stuck;
+        let calm = self.hanging == 0 || outlived;
         let settled = good && self.good_since_bad >= limits.rise && calm;
         settled.then_some((Phase::Well, Reason::DoubtSettled(self.good_since_bad)))
     }
@@ -408,13 +406,14 @@ impl Verdict {
                 self.live = Streak::default();
                 self.bad_calls = Calls::None;
                 self.hanging = 0;
+                self.hanging_calls = Calls::None;
                 self.counted_from = now;
             }
             // A settled doubt leaves the counts of failures alone; a passed trial begins anew.
             Phase::Well => {
                 if self.hanging > 0 {
                     self.hanging = 0;
-                    self.counted_from = self.last_slow;
+                    self.counted_from = self.last_good_start;
                 }
                 if matches!(self.phase, Phase::Trial { .. }) {
                     self.live = Streak::default();

@@ -180,6 +180,70 @@ fn what_is_left_of_an_outage_takes_nothing_down_when_it_ends() {
 }
 
 #[test]
+fn an_upstream_that_only_hangs_is_condemned_however_seldom_it_is_asked() {
+    let mut watched = Watched::new();
+    let mut hung = std::collections::VecDeque::new();
+    for call in 0..20 {
+        let started = watched.now;
+        hung.push_back((call, started));
+        watched.wait(2500).see(Observation::Slow { call, started });
+        watched.probes(&[Good, Good, Good]).wait(2500).probes(&[Good, Good]);
+        if call >= 9 {
+            let Some((call, started)) = hung.pop_front() else { unreachable!() };
+            watched.is("stuck");
+            watched.see(Observation::Live { grade: Bad, call, started, was_slow: true });
+        }
+        if matches!(watched.verdict.phase(), Phase::Down { .. }) {
+            return;
+        }
+    }
+    panic!("never condemned");
+}
+
+#[test]
+fn a_few_good_answers_do_not_excuse_what_hangs() {
+    // One visit in ten ends well, four seconds apart.
+    let mut watched = Watched::new();
+    let mut hung = std::collections::VecDeque::new();
+    for call in 0..400 {
+        let started = watched.now;
+        if call % 10 == 0 {
+            watched.live(&[(Good, call)]);
+        } else {
+            hung.push_back((call, started));
+        }
+        watched.wait(400);
+        let turned = watched
+            .now
+            .since(Moment::at(Duration::ZERO))
+            .saturating_sub(Duration::from_millis(2500));
+        if let Some(&(call, started)) = hung.iter().rev().find(|(_, at)| at.since_start() <= turned)
+        {
+            watched.see(Observation::Slow { call, started });
+        }
+        let old = |at: Moment, now: Moment| now.since(at) >= Duration::from_secs(45);
+        while hung.front().is_some_and(|(_, at)| old(*at, watched.now)) {
+            let (call, started) = hung.pop_front().unwrap();
+            watched.see(Observation::Live { grade: Bad, call, started, was_slow: true });
+        }
+        if matches!(watched.verdict.phase(), Phase::Down { .. }) {
+            return;
+        }
+    }
+    panic!("never condemned");
+}
+
+#[test]
+fn one_call_among_those_that_ended_well_makes_nothing_stuck() {
+    let mut watched = Watched::new();
+    let started = watched.now;
+    watched.wait(2500).see(Observation::Slow { call: 1, started });
+    watched.see(Observation::Slow { call: 2, started });
+    watched.see(Observation::Live { grade: Good, call: 1, started, was_slow: true });
+    watched.wait(10_000).see(Observation::Tick).is("doubtful");
+}
+
+#[test]
 fn attempts_that_go_on_hanging_among_good_ones_count_when_they_end() {
     let mut watched = Watched::new();
     let mut hung = std::collections::VecDeque::new();
