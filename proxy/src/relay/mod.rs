@@ -8,6 +8,7 @@ mod ask;
 mod attempt;
 pub mod delivery;
 pub mod exchange;
+mod going_on;
 pub mod hold;
 mod judge;
 pub mod late;
@@ -26,7 +27,6 @@ use holdline_policy::{
 };
 use holdline_twilio::{Keyring, PublicUrl};
 use http::HeaderValue;
-use pingora_timeout::fast_timeout::fast_timeout;
 
 use crate::answer::{Answer, AnsweredBy, CannedSet};
 use crate::clock::Clock;
@@ -38,17 +38,15 @@ use crate::upstream::Target;
 use crate::upstream::http1::push_field;
 use crate::watchman::Watch;
 use ask::Asked;
-use attempt::{Done, Race};
+use attempt::Race;
 use exchange::Outgoing;
 use hold::{HoldKeys, Token, TokenFate};
 use judge::{Judged, judge_document, judge_receipt};
-use late::{Late, LateAnswers};
+use late::LateAnswers;
 use twice::{Earlier, First, Place, Recent};
 
 /// When an attempt counts as slow.
 pub const HOLD_AFTER: Duration = Duration::from_millis(2500);
-/// How often attempts that nobody waits for are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long one that was asked alongside has to answer before the caller is held after all.
 const HEAD_START: Duration = Duration::from_millis(200);
 /// The pauses of successive holds of one visit.
@@ -97,24 +95,6 @@ struct Question<'r> {
     held: Option<Token>,
     since_ms: u64,
     may_have_run: bool,
-}
-
-/// A held visit whose attempts go on. When they are over without an answer it is given up.
-struct Held {
-    relay: Arc<Relay>,
-    delivery: String,
-    may_have_run: bool,
-    answered: bool,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.answered {
-            // After a panic nobody knows.
-            let may_have_run = self.may_have_run || std::thread::panicking();
-            self.relay.late.end(&self.delivery, Late::GivenUp { may_have_run });
-        }
-    }
 }
 
 // === impl Question ===
@@ -289,76 +269,6 @@ impl Relay {
         let Judged { document, cookies, warnings } = judged;
         self.metrics.twiml_warnings.inc_by(warnings.into());
         Answer::Document { document, by: upstream.into(), cookies }
-    }
-
-    /// Takes up a visit that returns from a hold: what came meanwhile, another hold while nothing has,
-    /// or the final document where it may have run and must not again.
-    fn take_up(&self, question: &mut Question<'_>, record: &mut Record) -> Option<Answer> {
-        let token = question.held.as_ref()?;
-        match self.late.look(&token.delivery) {
-            Some(Late::Answered(answer)) => return Some(answer),
-            Some(Late::Running) => {
-                record.stopped = Some(Stopped::Overdue);
-                let held = self.hold(question, true);
-                return Some(held.unwrap_or_else(|| self.final_answer(question.row)));
-            }
-            Some(Late::GivenUp { may_have_run }) => question.may_have_run = may_have_run,
-            None => {}
-        }
-        if question.may_have_run && question.row.replay != Replay::Idempotent {
-            record.stopped = Some(Stopped::MayHaveRun);
-            return Some(self.final_answer(question.row));
-        }
-        None
-    }
-
-    /// Lets the attempts of a held visit go on, and remembers what comes of them, for as long as the
-    /// caller may return.
-    fn remember(self: &Arc<Self>, question: &Question<'_>, mut race: Race<Judged>) {
-        let delivery = question.outgoing.delivery.clone();
-        let until = self.clock.now() + question.row.hold.unwrap_or_default() + hold::GRACE;
-        if !self.late.begin(&delivery, &question.row.name, until) {
-            return self.leave(race);
-        }
-        let replay = question.row.replay;
-        let mut held = Held {
-            relay: self.clone(),
-            delivery,
-            may_have_run: question.may_have_run,
-            answered: false,
-        };
-        tokio::spawn(async move {
-            while !race.is_empty() && !held.answered && held.relay.clock.now() < until {
-                // Attempts look at the clock when they are looked at.
-                match fast_timeout(LOOK_EVERY, race.next()).await {
-                    Ok(Some(Done { note, result: Ok(judged), .. })) => {
-                        held.answered = true;
-                        let answer = held.relay.steered(note.upstream, judged);
-                        held.relay.late.end(&held.delivery, Late::Answered(answer));
-                    }
-                    Ok(Some(Done { result: Err(ended), .. })) => {
-                        held.may_have_run |= ended.may_have_run(replay);
-                    }
-                    _ => {}
-                }
-            }
-            held.may_have_run |= !race.is_empty();
-            held.relay.leave(race);
-        });
-    }
-
-    /// Lets attempts that nobody waits for go on: they still show whether an upstream is slow or dead.
-    /// Where room is needed, they give way.
-    fn leave<T: Send + 'static>(&self, race: Race<T>) {
-        for (upstream, attempt) in race.into_attempts() {
-            let going_on = tokio::spawn(async move {
-                let mut attempt = attempt;
-                // Attempts look at the clock when they are looked at.
-                while fast_timeout(LOOK_EVERY, &mut attempt).await.is_err() {}
-            });
-            let target = &self.targets[upstream.index()];
-            target.abandon(going_on.abort_handle(), self.clock.now());
-        }
     }
 
     async fn deliver(self: &Arc<Self>, question: &mut Question<'_>, record: &mut Record) -> Answer {
