@@ -203,10 +203,8 @@ pub(crate) async fn run(peer: Peer, failure: Failure, rate: u32) -> anyhow::Resu
     calls.sort_by_key(|call| call.begun);
     let was_down = (peer == Peer::Holdline).then(|| {
         let log = std::fs::read_to_string(folder.join("proxy.log")).unwrap_or_default();
-        let down = |line: &str| line.contains("origin") && line.contains("to=\"down\"");
-        log.lines().any(|line| {
-            down(line) || line.contains("\"to\":\"down\"") && line.contains("\"origin\"")
-        })
+        let says = [r#""upstream":"origin""#, r#""to":"down""#];
+        log.lines().any(|line| says.iter().all(|part| line.contains(part)))
     });
     let ran = [origin.ran()?, standby.ran()?];
     Ok(measure(&calls, &ran, failure, failed, recovered, was_down))
