@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::Holdline;
 use crate::answer::AnsweredBy;
 use crate::relay::Relay;
+use crate::spool::{self, Condition};
 
 /// The admin plane's routes.
 pub fn router(holdline: Arc<Holdline>) -> Router {
@@ -42,6 +43,7 @@ async fn metrics(State(holdline): State<Arc<Holdline>>) -> Response {
             .with_label_values(&[&row.name])
             .set(latency.hedge_after().as_secs_f64());
     }
+    show_spool(relay);
     let uptime = relay.clock.now().since_start().as_secs();
     metrics.uptime_seconds.set(i64::try_from(uptime).unwrap_or(i64::MAX));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
@@ -76,8 +78,10 @@ async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
         },
         "callbacks": {
             "delivered": delivered(AnsweredBy::Origin) + delivered(AnsweredBy::Monitor),
+            "kept": delivered(AnsweredBy::Spool),
             "lost": relay.metrics.callback_lost.get(),
         },
+        "spool": spool_status(relay),
         "upstreams": {
             "origin": upstream(&holdline, Upstream::Origin),
             "monitor": upstream(&holdline, Upstream::Monitor),
@@ -92,6 +96,38 @@ async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
             })
             .collect::<serde_json::Map<_, _>>(),
     }))
+}
+
+fn spool_status(relay: &Relay) -> Value {
+    let (spool, metrics) = (&relay.spool, &relay.metrics.spool);
+    let contents = spool.contents();
+    json!({
+        "condition": spool.condition().name(),
+        "keeps": spool.keeps(),
+        "waiting": contents.waiting,
+        "dead": contents.dead,
+        "remembered": contents.delivered,
+        "bytes": contents.bytes,
+        "oldest_ms": contents.oldest_age().map(ms),
+        "accepted": metrics.accepted.get(),
+        "delivered": metrics.delivered.get(),
+        "set_aside": metrics.set_aside.get(),
+    })
+}
+
+/// Brings the gauges of the spool up to date.
+fn show_spool(relay: &Relay) {
+    let (spool, metrics) = (&relay.spool, &relay.metrics.spool);
+    let contents = spool.contents();
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let counts = [contents.waiting, contents.delivered, contents.dead];
+    for (state, count) in spool::State::NAMES.into_iter().zip(counts) {
+        metrics.entries.with_label_values(&[state]).set(number(count));
+    }
+    metrics.bytes.set(number(contents.bytes));
+    metrics.oldest_seconds.set(contents.oldest_age().unwrap_or_default().as_secs_f64());
+    metrics.keeps.set(spool.keeps().into());
+    metrics.replays.set((spool.condition() == Condition::Ready).into());
 }
 
 /// The rows of which a time is learned, and what was learned.

@@ -126,7 +126,10 @@ impl Head<'_> {
                 push_field(&mut fields, name.as_str(), value.as_bytes());
             }
         }
-        let is_form = self.fields.get(header::CONTENT_TYPE).is_some_and(is_form_type);
+        let is_form = self
+            .fields
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| is_form_type(value.as_bytes()));
         Arrival {
             at,
             method: self.method.clone(),
@@ -219,8 +222,9 @@ pub fn split_target(target: &str) -> (&str, &str) {
     target.split_once('?').unwrap_or((target, ""))
 }
 
-fn is_form_type(value: &HeaderValue) -> bool {
-    let media_type = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+/// Whether a content type is that of a form.
+pub fn is_form_type(value: &[u8]) -> bool {
+    let media_type = value.split(|&byte| byte == b';').next().unwrap_or_default();
     media_type.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 

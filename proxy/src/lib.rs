@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! socket → ingress → Arrival → catalogue → Visit → proof → Proven<Visit> → relay → Answer → socket
+//! what only brings news: relay → spool → upstream, at once or later
 //! attempts and probes → Observation → watchman → Health → read by relay and admin
 //! ```
 //!
@@ -21,6 +22,7 @@ pub mod proof;
 pub mod record;
 pub mod relay;
 pub mod serve;
+pub mod spool;
 pub mod telemetry;
 pub mod upstream;
 pub mod watchman;

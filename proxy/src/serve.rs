@@ -22,6 +22,7 @@ use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_proxy::http_proxy;
 use pingora_runtime::Runtime;
+use rustix::process::Signal;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -36,6 +37,8 @@ use crate::proof::Prover;
 use crate::relay::Relay;
 use crate::relay::late::LateAnswers;
 use crate::relay::twice::Recent;
+use crate::spool::replay::Replay;
+use crate::spool::{Spool, Writer};
 use crate::telemetry::{Metrics, VisitLog, VisitLogGuard};
 use crate::upstream::names::Names;
 use crate::upstream::{Target, keep_resolving, keep_sweeping};
@@ -46,10 +49,12 @@ use crate::{admin, answer::AnsweredBy};
 const BACKLOG: u32 = 4096;
 /// Idle upstream connections kept for streaming.
 const POOL: usize = 128;
-/// How long starting waits for the upstreams' addresses.
-const FIRST_RESOLVE: Duration = Duration::from_secs(3);
+/// How long starting waits for the upstreams' addresses and for the spool.
+const START: Duration = Duration::from_secs(3);
 /// How often answers that are not needed any more are looked for.
 const MEMORY_SWEEP: Duration = Duration::from_secs(1);
+/// How long closing the spool may take.
+const CLOSE: Duration = Duration::from_secs(2);
 /// How often the end of the last visit is looked for while stopping.
 const IDLE_CHECK: Duration = Duration::from_millis(5);
 
@@ -78,19 +83,27 @@ pub fn run(config: Config, announce: impl FnOnce(Addresses)) -> anyhow::Result<(
     // Dropped last: what the log was given is written before the process ends.
     let (assembly, _written) = assemble(config)?;
     let holdline = assembly.holdline.clone();
-    control.block_on(oversee(assembly, admin))?;
+    control.block_on(assembly.writer.look())?;
+    let news = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("holdline-spool")
+        .enable_all()
+        .build()?;
+    control.block_on(oversee(assembly, admin, news.handle()))?;
     let (stopping, listen) = listen(data.get_handle(), public, &holdline)?;
     announce(Addresses { public: public_address, admin: admin_address });
     let ended = control.block_on(run_until_stopped(&holdline, stop, stopping, listen));
     // What is still running has had its grace; it must not hold up the end.
     data.shutdown_timeout(Duration::ZERO);
     control.shutdown_background();
+    news.shutdown_background();
     ended
 }
 
 /// The parts of an edge before they run.
 struct Assembly {
     holdline: Arc<Holdline>,
+    writer: Writer,
     watchman: Watchman,
     prober: Prober,
     names: Names,
@@ -119,6 +132,7 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
         metrics: metrics.clone(),
         clock,
     };
+    let (spool, writer) = Spool::new(config.spool, metrics.clone());
     let latencies = config.catalogue.rows().iter().map(|_| Latency::default()).collect();
     let holdline = Arc::new(Holdline {
         environment: config.environment,
@@ -135,6 +149,7 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
             public_url: config.public_url,
             late: LateAnswers::new(metrics.clone()),
             recent: Recent::default(),
+            spool,
             latencies,
             hedges: Budget::default(),
             retries: Budget::default(),
@@ -144,12 +159,18 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
         visits,
     });
     let names = Names::new(config.name_servers);
-    Ok((Assembly { holdline, watchman, prober, names }, written))
+    Ok((Assembly { holdline, writer, watchman, prober, names }, written))
 }
 
 /// Starts everything that is not the data plane.
-async fn oversee(assembly: Assembly, admin: TcpListener) -> anyhow::Result<()> {
-    let Assembly { holdline, watchman, prober, names } = assembly;
+async fn oversee(
+    assembly: Assembly,
+    admin: TcpListener,
+    news: &tokio::runtime::Handle,
+) -> anyhow::Result<()> {
+    let Assembly { holdline, writer, watchman, prober, names } = assembly;
+    news.spawn(writer.run());
+    news.spawn(Replay::new(holdline.relay.clone()).run());
     let names = Arc::new(names);
     let targets = holdline.relay.targets.clone();
     let mut resolved = Vec::new();
@@ -158,8 +179,9 @@ async fn oversee(assembly: Assembly, admin: TcpListener) -> anyhow::Result<()> {
         tokio::spawn(keep_resolving(targets.clone(), upstream, names.clone(), first));
         resolved.push(done);
     }
-    // A name server that does not answer must not keep the edge from serving.
-    let _ = timeout(FIRST_RESOLVE, join_all(resolved)).await;
+    // Neither a name server that does not answer nor a large spool must keep the edge from serving.
+    let opened = holdline.relay.spool.opened();
+    let _ = timeout(START, async { tokio::join!(join_all(resolved), opened) }).await;
     tokio::spawn(keep_sweeping(targets, holdline.relay.clock));
     let relay = holdline.relay.clone();
     tokio::spawn(async move {
@@ -213,6 +235,8 @@ async fn run_until_stopped(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // A limit on the size of files is a full disk like any other, and no reason to end.
+    let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -223,12 +247,16 @@ async fn run_until_stopped(
     tokio::time::sleep(stop.drain).await;
     let _ = stopping.send(true);
     let _ = listen.await;
+    let spool = &holdline.relay.spool;
+    spool.stop_replaying();
     let idle = async {
-        while holdline.relay.metrics.visits_in_flight.get() > 0 {
+        while holdline.relay.metrics.visits_in_flight.get() > 0 || spool.is_trying() {
             tokio::time::sleep(IDLE_CHECK).await;
         }
     };
     let in_time = timeout(stop.grace, idle).await.is_ok();
+    // Whatever was acknowledged is on disk already; this only leaves a tidy file.
+    let _ = timeout(CLOSE, spool.close()).await;
     let answered = |by| holdline.relay.metrics.answered(Kind::Synchronous, by);
     tracing::info!(
         steered = answered(AnsweredBy::Origin) + answered(AnsweredBy::Monitor),

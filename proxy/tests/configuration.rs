@@ -23,6 +23,7 @@ fn secrets() -> BTreeMap<String, String> {
     [
         ("TWILIO_ACCOUNT_SID", "AC0123456789abcdef0123456789abcdef"),
         ("TWILIO_AUTH_TOKEN", "hush"),
+        ("HOLDLINE_ADMIN_TOKEN", "hush too"),
         ("HOLDLINE_HOLD_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -201,6 +202,21 @@ fn a_catalogue_of_ones_own_is_checked_against_the_documents_there_are() {
         list.to_string().contains("catalogue row a: there is no canned document \"no-such\""),
         "{list}"
     );
+}
+
+#[test]
+fn the_spool_is_beside_the_configuration_unless_it_says_otherwise() {
+    let config = Config::load_with(&shipped("development.toml"), &secrets()).unwrap();
+    assert_eq!(config.spool.folder, shipped("spool"));
+    let config = Config::load_with(&shipped("production.toml"), &secrets()).unwrap();
+    assert_eq!(config.spool.folder, Path::new("/var/lib/holdline/spool"));
+    let overridden = [("HOLDLINE__SPOOL__BACKOFF", "20m"), ("HOLDLINE__SPOOL__MAX_BYTES", "1KiB")];
+    let mut environment = secrets();
+    environment.extend(overridden.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let list = Config::load_with(&shipped("production.toml"), &environment).unwrap_err();
+    let text = list.to_string();
+    assert!(text.contains("spool.max_bytes: must be at least 1MiB"), "{text}");
+    assert!(text.contains("spool.backoff: must be between 10ms and 10m"), "{text}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! misbehaves in a stated way. Calls are made by `twilio-sim`. Every port is one that was free; nothing
 //! waits by sleeping for what it can wait for by looking.
 
+pub mod edge;
 pub mod name_server;
 pub mod program;
 pub mod stand_in;
@@ -13,6 +14,7 @@ pub mod tools;
 pub mod wire;
 pub mod world;
 
+pub use edge::Edge;
 pub use name_server::NameServer;
 pub use program::Program;
 pub use stand_in::{Manner, StandIn};

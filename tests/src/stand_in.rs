@@ -3,7 +3,7 @@
 //! It speaks HTTP by hand, because a server library would not send what these send.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -60,9 +60,21 @@ pub struct Reached {
 #[derive(Debug)]
 pub struct StandIn {
     address: SocketAddr,
-    manner: Arc<Mutex<Manner>>,
-    reached: Arc<Mutex<Vec<Reached>>>,
+    shared: Arc<Shared>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    manners: Mutex<Manners>,
+    reached: Mutex<Vec<Reached>>,
+}
+
+/// How visits are treated: those whose body holds a text in one way, all others in another.
+#[derive(Debug, Clone)]
+struct Manners {
+    usual: Manner,
+    special: Vec<(String, Manner)>,
 }
 
 // === impl Reached ===
@@ -86,14 +98,15 @@ impl StandIn {
     pub async fn start_at(address: SocketAddr, manner: Manner) -> std::io::Result<StandIn> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let (manner, reached) = (Arc::new(Mutex::new(manner)), Arc::new(Mutex::new(Vec::new())));
-        let shared = (manner.clone(), reached.clone());
+        let manners = Mutex::new(Manners { usual: manner, special: Vec::new() });
+        let shared = Arc::new(Shared { manners, reached: Mutex::default() });
+        let serving = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, shared.0.clone(), shared.1.clone()));
+                tokio::spawn(serve(stream, serving.clone()));
             }
         });
-        Ok(StandIn { address, manner, reached, task })
+        Ok(StandIn { address, shared, task })
     }
 
     /// Where it listens.
@@ -103,12 +116,29 @@ impl StandIn {
 
     /// Changes its manner.
     pub fn behave(&self, manner: Manner) {
-        *self.manner.lock().unwrap_or_else(PoisonError::into_inner) = manner;
+        self.shared.manners().usual = manner;
+    }
+
+    /// Treats visits whose body holds this text in a manner of their own.
+    pub fn treat(&self, text: &str, manner: Manner) {
+        self.shared.manners().special.push((text.to_owned(), manner));
     }
 
     /// The visits that reached it; probes are not among them.
     pub fn reached(&self) -> Vec<Reached> {
-        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Shared {
+    fn manners(&self) -> MutexGuard<'_, Manners> {
+        self.manners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn manner_for(&self, body: &str) -> Manner {
+        let manners = self.manners();
+        let special = manners.special.iter().find(|(text, _)| body.contains(text));
+        special.map_or(manners.usual, |(_, manner)| *manner)
     }
 }
 
@@ -118,17 +148,13 @@ impl Drop for StandIn {
     }
 }
 
-async fn serve(
-    mut stream: TcpStream,
-    manner: Arc<Mutex<Manner>>,
-    reached: Arc<Mutex<Vec<Reached>>>,
-) {
+async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     while let Some(request) = read_request(&mut stream).await {
-        let manner = *manner.lock().unwrap_or_else(PoisonError::into_inner);
+        let manner = shared.manner_for(&request.body);
         let probe = request.line.starts_with("GET ") && request.line.contains("/ready ");
         let elsewhere = request.line.contains("/elsewhere");
         if !probe {
-            reached.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+            shared.reached.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         }
         let answer = if probe && manner != Manner::Sick {
             whole(200, "text/plain", "ready")

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -16,6 +17,7 @@ use twilio_sim::{
 };
 use url::Url;
 
+use crate::edge::Edge;
 use crate::program::Program;
 use crate::stand_in::{Manner, StandIn};
 use crate::wire::Wire;
@@ -28,6 +30,10 @@ pub const TOKEN: &str = "a token for tests";
 pub const INSPECT_TOKEN: &str = "a token to inspect";
 /// The URL Twilio was given; no name has to resolve, calls connect to the edge's port.
 pub const PUBLIC_URL: &str = "http://edge.test";
+/// Opens what changes something on the admin plane.
+pub const ADMIN_TOKEN: &str = "a token to change things";
+/// The edge's configuration.
+const CONFIG: &str = "edge.toml";
 /// How long anything that is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -69,13 +75,11 @@ pub struct Place {
 #[derive(Debug)]
 pub struct World {
     /// The edge.
-    pub edge: Program,
+    pub edge: Edge,
     /// The origin.
     pub origin: Place,
     /// The monitor.
     pub monitor: Place,
-    public: SocketAddr,
-    admin: Url,
     /// The phone company, in which time passes twenty times as fast as in reality.
     pub company: Company,
     seed: Seed,
@@ -155,6 +159,8 @@ impl World {
             [listen]
             public = "127.0.0.1:0"
             admin = "127.0.0.1:0"
+            [admin]
+            token = "env:HOLDLINE_ADMIN_TOKEN"
             [[twilio.account]]
             sid = "{ACCOUNT}"
             auth_tokens = ["env:TWILIO_AUTH_TOKEN"]
@@ -169,33 +175,41 @@ impl World {
             plan.drain,
             plan.more,
         );
-        let path = folder.path().join("edge.toml");
+        let path = folder.path().join(CONFIG);
         std::fs::write(&path, config)?;
-        let path = path.display().to_string();
-        let mut edge = Program::start(
-            "holdline",
-            "edge",
-            &["serve", "--config", &path],
-            &environment(),
-            folder.path(),
-        )?;
-        let public: Url = edge.announced("holdline: public ").await?.parse()?;
-        let admin: Url = edge.announced("holdline: admin ").await?.parse()?;
-        let public = *public.socket_addrs(|| None)?.first().context("no public address")?;
+        let edge = Edge::start("edge", &path, &environment()).await?;
         let seed = Seed::from_environment().map_err(anyhow::Error::msg)?;
-        let company = open(seed, Some(public), 20.0)?;
-        Ok(World { edge, origin, monitor, public, admin, company, seed, folder })
+        let company = open(seed, Some(edge.public), 20.0)?;
+        Ok(World { edge, origin, monitor, company, seed, folder })
     }
 
     /// Another phone company for the same edge, in which time passes as fast as this.
     pub fn company_at(&self, speed: f64) -> anyhow::Result<Company> {
         // Calls of two companies must not be taken for one another.
-        open(self.seed.child(speed.to_bits()), Some(self.public), speed)
+        open(self.seed.child(speed.to_bits()), Some(self.edge.public), speed)
     }
 
     /// Where the edge listens for Twilio.
     pub fn public(&self) -> SocketAddr {
-        self.public
+        self.edge.public
+    }
+
+    /// The folder that everything is kept in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts the edge again after it has ended, with what it had kept.
+    pub async fn restart_edge(&mut self) -> anyhow::Result<()> {
+        self.edge = self.another_edge("edge").await?;
+        self.seed = self.seed.child(1);
+        self.company = open(self.seed, Some(self.edge.public), 20.0)?;
+        Ok(())
+    }
+
+    /// Starts another edge with the same configuration, and the same folder.
+    pub async fn another_edge(&self, label: &str) -> anyhow::Result<Edge> {
+        Edge::start(label, &self.folder.path().join(CONFIG), &environment()).await
     }
 
     /// A call that is about to be made to the dial-in number.
@@ -245,7 +259,7 @@ impl World {
     /// A GET to the admin listener: status and body.
     pub async fn get_admin(&self, path: &str) -> anyhow::Result<(u16, String)> {
         // The edge's own listener is reached by its own address.
-        get(&open(self.seed, None, 1.0)?, &self.admin.join(path)?).await
+        get(&open(self.seed, None, 1.0)?, &self.edge.admin.join(path)?).await
     }
 
     /// A number of the edge's metrics, summed over all series of `name` whose labels hold `labels`.
@@ -275,6 +289,40 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Waits until a number of the edge's metrics is what it should be.
+    pub async fn until_metric(&self, name: &str, labels: &str, number: f64) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let now = self.metric(name, labels).await?;
+            if now == number {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("{name}{{{labels}}} was not {number} in time, but {now}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A request to the admin plane by somebody who may change things: status and body.
+    pub async fn manage(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> anyhow::Result<(u16, String)> {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let address = *self.edge.admin.socket_addrs(|| None)?.first().context("no address")?;
+        let answer = self.raw_to(address, request.as_bytes()).await?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.context("no status")?, body.to_owned()))
     }
 
     /// What a place of a real upstream was told to show of itself.
@@ -324,7 +372,7 @@ impl World {
 
     /// Sends bytes to the edge and reads until it closes.
     pub async fn raw(&self, bytes: &[u8]) -> anyhow::Result<String> {
-        self.raw_to(self.public, bytes).await
+        self.raw_to(self.edge.public, bytes).await
     }
 
     /// Sends bytes to any address and reads until it closes.
@@ -483,6 +531,7 @@ async fn fetch(
 fn environment() -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("TWILIO_AUTH_TOKEN", TOKEN.to_owned()),
+        ("HOLDLINE_ADMIN_TOKEN", ADMIN_TOKEN.to_owned()),
         ("HOLDLINE_ORIGIN_INSPECT_TOKEN", INSPECT_TOKEN.to_owned()),
     ])
 }

@@ -407,27 +407,6 @@ async fn a_hold_ends_with_the_final_document() {
 }
 
 #[tokio::test]
-async fn a_callback_is_handed_on_or_refused_but_never_swallowed() {
-    let world = World::start(Part::StandIn(Manner::Status(500)), Part::StandIn(Manner::Answers))
-        .await
-        .unwrap();
-    let status = |fetched: Fetched| fetched.result.map(|received| received.status);
-    assert_eq!(status(visit(&world, "/calls/7/call_ended", 1).await), Ok(204));
-    assert_eq!(world.monitor.reached().len(), 1);
-    // Left alone for its documents, an upstream is still asked before a report is lost.
-    world.monitor.stand_in.as_ref().unwrap().behave(Manner::Html);
-    for n in 10..=13 {
-        document(visit(&world, "/callin/create", n).await, DEADLINE);
-    }
-    let reached = world.monitor.reached().len();
-    assert_eq!(status(visit(&world, "/calls/7/call_ended", 3).await), Ok(204));
-    assert_eq!(world.monitor.reached().len(), reached + 1);
-    world.monitor.wire.cut().await;
-    assert_eq!(status(visit(&world, "/calls/7/call_ended", 2).await), Ok(503));
-    assert_eq!(world.metric("holdline_callback_lost_total", "").await.unwrap(), 1.0);
-}
-
-#[tokio::test]
 async fn hold_music_always_plays() {
     let world = World::start(Part::Real, Part::Nothing).await.unwrap();
     let play = async || {

@@ -87,6 +87,9 @@ pub struct RowSpec {
     pub hold: Option<Duration>,
     /// Whether a canned answer loses something the caller said or keyed.
     pub saves: bool,
+    /// Whether the application is told of what was answered without it. `None`: where the row saves
+    /// or reaches a callee, and of late answers that nobody fetched.
+    pub notices: Option<bool>,
 }
 
 /// A row that passed the check.
@@ -142,6 +145,7 @@ impl RowSpec {
             canned: Some("apology".into()),
             hold: None,
             saves: false,
+            notices: None,
         }
     }
 
@@ -191,6 +195,10 @@ impl RowSpec {
                 require(self.canned.is_some(), "canned: a media row needs audio");
             }
         }
+        require(
+            self.notices.is_none() || self.kind == Kind::Synchronous,
+            "notices: only a synchronous row leaves them",
+        );
         if self.saves {
             require(
                 self.hold.is_some(),
@@ -225,6 +233,17 @@ impl Row {
         }
         let row = spec.name;
         Err(faults.into_iter().map(|what| RowFault { row: row.clone(), what }).collect())
+    }
+
+    /// Whether the application is told of a visit that was answered without it.
+    pub fn tells_what_was_answered(&self) -> bool {
+        let matters = self.spec.saves || self.spec.parties.contains(&Party::Callee);
+        self.spec.kind == Kind::Synchronous && self.spec.notices.unwrap_or(matters)
+    }
+
+    /// Whether the application is told of an answer of its own that came late and was never fetched.
+    pub fn tells_what_was_not_fetched(&self) -> bool {
+        self.spec.kind == Kind::Synchronous && self.spec.notices.unwrap_or(true)
     }
 
     /// Whether every query parameter the row requires is there.

@@ -27,7 +27,7 @@ pub enum Access {
     /// Only probes say that it is down. A visit that may be repeated asks it after all others, so
     /// that a wrong probe path does not idle a healthy upstream.
     Suspected,
-    /// Leave it alone; only a report that would be lost otherwise may ask it, after all others.
+    /// Leave it alone; only a report that cannot be kept may ask it, after all others.
     Out,
 }
 
@@ -115,24 +115,41 @@ impl Stopped {
 // === impl Course ===
 
 impl Course {
-    /// The course of a visit to `row`.
+    /// The course of a visit to `row`. A report that can be kept is handed only to who serves.
     pub fn new(row: &Row, standing: &Standing, deadline: Deadline) -> Course {
-        let mut order = [None; Upstream::COUNT];
+        let report = row.kind == Kind::Asynchronous;
         let repeatable = row.replay == Replay::Idempotent;
-        let serving = |u: &&Upstream| match standing.of(**u) {
+        let first = |access| match access {
             Access::Serving => true,
-            Access::Stuck | Access::OnTrial => repeatable,
+            Access::Stuck | Access::OnTrial => repeatable && !report,
             Access::Suspected | Access::Out => false,
         };
-        // A report that nobody takes is lost; there, even one that is left alone is better than none.
-        let last = |u: &&Upstream| match standing.of(**u) {
-            Access::Serving => false,
+        let last = |access| match access {
+            Access::Serving | Access::Out => false,
             Access::Stuck | Access::OnTrial => !repeatable,
-            Access::Suspected => repeatable,
-            Access::Out => row.kind == Kind::Asynchronous,
+            Access::Suspected => repeatable && !report,
         };
-        let chain = row.chain.iter().filter(serving).chain(row.chain.iter().filter(last));
-        for (slot, upstream) in order.iter_mut().zip(chain) {
+        Course::by(row, standing, deadline, first, last)
+    }
+
+    /// The course of a report that cannot be kept. It is lost if nobody takes it; even an upstream that
+    /// is left alone is better than none.
+    pub fn at_any_price(row: &Row, standing: &Standing, deadline: Deadline) -> Course {
+        let serving = |access| access == Access::Serving;
+        Course::by(row, standing, deadline, serving, |access| !serving(access))
+    }
+
+    fn by(
+        row: &Row,
+        standing: &Standing,
+        deadline: Deadline,
+        first: impl Fn(Access) -> bool,
+        last: impl Fn(Access) -> bool,
+    ) -> Course {
+        let mut order = [None; Upstream::COUNT];
+        let firsts = row.chain.iter().filter(|upstream| first(standing.of(**upstream)));
+        let lasts = row.chain.iter().filter(|upstream| last(standing.of(**upstream)));
+        for (slot, upstream) in order.iter_mut().zip(firsts.chain(lasts)) {
             *slot = Some(*upstream);
         }
         // A callee is not made to wait, and a report not lost, for want of a budget.
@@ -266,11 +283,27 @@ mod tests {
     }
 
     #[test]
-    fn a_report_asks_even_those_that_are_left_alone() {
+    fn a_report_that_can_be_kept_is_handed_only_to_who_serves() {
         let spec = RowSpec { kind: Kind::Asynchronous, canned: None, ..RowSpec::example() };
         let row = Row::new(spec).unwrap();
         let deadline = Deadline::new(Moment::at(ms(0)), ms(9000));
-        let mut report = Course::new(&row, &Standing { origin: Out, monitor: Serving }, deadline);
+        for access in [Stuck, OnTrial, Suspected, Out] {
+            let mut report =
+                Course::new(&row, &Standing { origin: access, monitor: Serving }, deadline);
+            asks(report.begin(Moment::at(ms(0))), Upstream::Monitor, ms(8750));
+            let mut kept =
+                Course::new(&row, &Standing { origin: access, monitor: access }, deadline);
+            assert_eq!(kept.begin(Moment::at(ms(0))), Step::Stop(Stopped::NobodyLeft));
+        }
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_kept_asks_even_those_that_are_left_alone() {
+        let spec = RowSpec { kind: Kind::Asynchronous, canned: None, ..RowSpec::example() };
+        let row = Row::new(spec).unwrap();
+        let deadline = Deadline::new(Moment::at(ms(0)), ms(9000));
+        let standing = Standing { origin: Out, monitor: Serving };
+        let mut report = Course::at_any_price(&row, &standing, deadline);
         asks(report.begin(Moment::at(ms(0))), Upstream::Monitor, ms(4375));
         let failed = ended(Outcome::Status(500), Sent::Something);
         asks(

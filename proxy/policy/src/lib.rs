@@ -18,6 +18,7 @@ pub mod hedge;
 pub mod moment;
 pub mod outcome;
 pub mod pace;
+pub mod redelivery;
 pub mod verdict;
 pub mod window;
 

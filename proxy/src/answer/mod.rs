@@ -31,7 +31,9 @@ pub enum Answer {
     Audio(Audio),
     /// A report has been taken.
     Receipt(Upstream),
-    /// Nobody took a report: it is lost unless Twilio repeats it.
+    /// A report is on disk.
+    Kept,
+    /// A report could be neither handed on nor kept: it is lost unless Twilio repeats it.
     CallbackLost,
     /// A request that is only streamed found no origin.
     BadGateway,
@@ -50,6 +52,8 @@ pub enum AnsweredBy {
     Hold,
     /// A final canned document.
     Canned,
+    /// The spool: a report is kept.
+    Spool,
     /// Nobody: a refusal, or a callback that was lost.
     Nobody,
 }
@@ -108,7 +112,7 @@ impl Answer {
     pub fn status(&self) -> u16 {
         match self {
             Answer::Document { .. } | Answer::Audio(_) => 200,
-            Answer::Receipt(_) => 204,
+            Answer::Receipt(_) | Answer::Kept => 204,
             Answer::CallbackLost => 503,
             Answer::BadGateway => 502,
             Answer::Refusal(refusal) => refusal.status(),
@@ -121,6 +125,7 @@ impl Answer {
             Answer::Document { by, .. } => *by,
             Answer::Audio(_) => AnsweredBy::Canned,
             Answer::Receipt(upstream) => (*upstream).into(),
+            Answer::Kept => AnsweredBy::Spool,
             Answer::CallbackLost | Answer::BadGateway | Answer::Refusal(_) => AnsweredBy::Nobody,
         }
     }
@@ -132,10 +137,11 @@ impl Answer {
                 Some(("text/xml; charset=utf-8", document.bytes().clone()))
             }
             Answer::Audio(audio) => Some((audio.content_type, audio.bytes.clone())),
-            Answer::Receipt(_) => None,
-            Answer::CallbackLost => {
-                Some((TEXT, Bytes::from_static(b"the report could not be delivered\n")))
-            }
+            Answer::Receipt(_) | Answer::Kept => None,
+            Answer::CallbackLost => Some((
+                TEXT,
+                Bytes::from_static(b"the report could be neither delivered nor kept\n"),
+            )),
             Answer::BadGateway => {
                 Some((TEXT, Bytes::from_static(b"the application cannot be reached\n")))
             }
@@ -156,16 +162,18 @@ impl AnsweredBy {
             AnsweredBy::Monitor => "monitor",
             AnsweredBy::Hold => "hold",
             AnsweredBy::Canned => "canned",
+            AnsweredBy::Spool => "spool",
             AnsweredBy::Nobody => "nobody",
         }
     }
 
     /// All of them, in the order of their indexes.
-    pub const ALL: [AnsweredBy; 5] = [
+    pub const ALL: [AnsweredBy; 6] = [
         AnsweredBy::Origin,
         AnsweredBy::Monitor,
         AnsweredBy::Hold,
         AnsweredBy::Canned,
+        AnsweredBy::Spool,
         AnsweredBy::Nobody,
     ];
 

@@ -8,6 +8,7 @@ pub mod faults;
 pub mod reader;
 mod rows;
 mod secrets;
+mod spool;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -18,9 +19,11 @@ use std::time::{Duration, SystemTime};
 use holdline_policy::backoff::Backoff;
 use holdline_policy::{Catalogue, Kind, Pace, Thresholds};
 use holdline_twilio::{AccountSid, Keyring, PublicUrl};
+use secrecy::SecretString;
 
 use crate::answer::CannedSet;
 use crate::relay::hold::HoldKeys;
+use crate::spool::SpoolConfig;
 use faults::{FaultList, Faults};
 use reader::{Section, Source};
 pub use upstreams::{BaseUrl, ProbeConfig, UpstreamConfig, UpstreamTls};
@@ -34,6 +37,8 @@ pub struct Config {
     pub public: SocketAddr,
     /// Where operators ask.
     pub admin: SocketAddr,
+    /// Opens what shows or changes more than counts on the admin plane; without it nobody may.
+    pub admin_token: Option<SecretString>,
     /// The URL Twilio was given.
     pub public_url: PublicUrl,
     /// Keys that prove and sign.
@@ -56,6 +61,8 @@ pub struct Config {
     pub hold_keys: HoldKeys,
     /// What happens to paths the catalogue does not list.
     pub unlisted: Unlisted,
+    /// Where callbacks wait.
+    pub spool: SpoolConfig,
     /// Worker threads of the data plane.
     pub threads: usize,
     /// How the process ends.
@@ -161,6 +168,7 @@ fn read_table(path: &Path, file: &str, faults: &Faults) -> Option<toml::Table> {
 fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Config> {
     let environment = root.required("environment");
     let (public, admin) = read_listen(&mut root.section("listen"));
+    let admin_token = root.section("admin").secret("token");
     let public_url = read_public_url(root);
     let (keys, signature) = read_twilio(&mut root.section("twilio"));
     let upstreams = upstreams::read(&mut root.section("upstreams"), public_url.as_ref(), folder);
@@ -169,6 +177,7 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
     let (catalogue, unlisted) = read_catalogue(&mut root.section("catalogue"), folder, source);
     let canned = read_canned(&mut root.section("static_twiml"), folder);
     let hold_keys = read_hold_keys(&mut root.section("hold"), environment.as_deref());
+    let spool = spool::read(&mut root.section("spool"), folder);
     let cores =
         std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let threads = root.section("runtime").number("threads", cores, 1, 1024) as usize;
@@ -185,6 +194,7 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
         environment: environment?,
         public: public?,
         admin: admin?,
+        admin_token,
         public_url: public_url?,
         keys,
         signature: signature?,
@@ -196,6 +206,7 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
         canned: canned?,
         hold_keys: hold_keys?,
         unlisted,
+        spool,
         threads,
         stop,
         log,

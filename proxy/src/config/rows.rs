@@ -72,9 +72,14 @@ fn read_row(row: &mut Section<'_>) -> Option<RowSpec> {
         canned: row.text("canned"),
         hold: row.duration("hold"),
         saves: row.flag("saves", false),
+        notices: row.has("notices").then(|| row.flag("notices", false)),
         // The safest class is the one that never repeats anything.
         replay: replay.unwrap_or(Replay::Unsent),
-        chain: chain.unwrap_or_else(|| Upstream::ALL.to_vec()),
+        // Reports are kept for the origin; only a row that says so hands them to the monitor.
+        chain: chain.unwrap_or_else(|| match kind {
+            Some(Kind::Asynchronous) => vec![Upstream::Origin],
+            _ => Upstream::ALL.to_vec(),
+        }),
         parties,
         name: name?,
         path: path?,

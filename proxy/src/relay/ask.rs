@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use holdline_policy::{
-    Access, Cause, Course, Kind, Moment, Outcome, Phase, Standing, Step, Stopped, Upstream,
+    Access, Cause, Course, Deadline, Kind, Moment, Outcome, Phase, Row, Standing, Step, Stopped,
+    Upstream,
 };
 use holdline_twilio::CallSid;
 use http::HeaderValue;
@@ -28,6 +29,9 @@ pub(super) enum Asked<T> {
     Overdue,
 }
 
+/// How the course of a visit is made.
+pub(super) type Plan = fn(&Row, &Standing, Deadline) -> Course;
+
 /// When somebody else is asked alongside.
 struct Patience {
     /// When the upstream has taken longer than it usually does.
@@ -47,10 +51,11 @@ impl Relay {
         race: &mut Race<T>,
         record: &mut Record,
         judge: Judge<T>,
+        plan: Plan,
     ) -> Asked<T> {
         let phases = self.watch.phases();
         let began = self.clock.now();
-        let mut course = Course::new(question.row, &standing(phases), question.deadline);
+        let mut course = plan(question.row, &standing(phases), question.deadline);
         let end = question.deadline.last_moment();
         let mut hold_at = question.pause().map(|_| began + HOLD_AFTER);
         self.hedges.earn();
@@ -182,7 +187,7 @@ impl Relay {
             outgoing: question.outgoing.clone(),
             signature: self.signature(question, &self.targets[upstream.index()].config.public_url),
             call: question.visit.call.map_or(0, call_key),
-            row: question.visit.row,
+            row: Some(question.visit.row),
             judge,
             account: question.visit.account,
         }
@@ -201,7 +206,8 @@ impl Relay {
     }
 }
 
-fn standing(phases: [Phase; 2]) -> Standing {
+/// The access that visits have to each upstream.
+pub(crate) fn standing(phases: [Phase; 2]) -> Standing {
     let [origin, monitor] = phases.map(|phase| match phase {
         Phase::Well | Phase::Doubtful => Access::Serving,
         Phase::Stuck => Access::Stuck,
@@ -213,7 +219,7 @@ fn standing(phases: [Phase; 2]) -> Standing {
 }
 
 /// Tells calls apart for the verdict.
-fn call_key(call: CallSid) -> u64 {
+pub(crate) fn call_key(call: CallSid) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
     call.hash(&mut hasher);

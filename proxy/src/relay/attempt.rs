@@ -47,7 +47,8 @@ pub(super) struct Errand<T> {
     pub(super) signature: Option<HeaderValue>,
     /// Tells calls apart for the verdict.
     pub(super) call: u64,
-    pub(super) row: usize,
+    /// The row whose times are learned from.
+    pub(super) row: Option<usize>,
     pub(super) judge: Judge<T>,
     /// The account whose key signs what is sent after a redirect.
     pub(super) account: Option<AccountSid>,
@@ -75,8 +76,11 @@ impl<T: Send + 'static> Errand<T> {
         let begun = self.begun;
         let done = |outcome: Outcome, judged, result| {
             let took = relay.clock.now().since(begun);
-            if outcome == Outcome::Good && upstream == Upstream::Origin {
-                relay.latencies[self.row].note(took);
+            if let Some(row) = self.row
+                && outcome == Outcome::Good
+                && upstream == Upstream::Origin
+            {
+                relay.latencies[row].note(took);
             }
             relay.metrics.attempt(upstream, outcome.name(), took);
             if let Some(reason) = judged {

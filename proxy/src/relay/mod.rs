@@ -13,6 +13,8 @@ pub mod hold;
 mod judge;
 pub mod late;
 pub mod mend;
+mod redeliver;
+mod report;
 pub mod twice;
 
 use std::sync::Arc;
@@ -22,8 +24,8 @@ use bytes::Bytes;
 use holdline_policy::backoff::Backoff;
 use holdline_policy::hedge::Latency;
 use holdline_policy::{
-    Budget, Catalogue, Deadline, Ended, Kind, Moment, Observation, Outcome, Party, Replay, Row,
-    Stopped, Upstream,
+    Budget, Catalogue, Course, Deadline, Ended, Kind, Moment, Observation, Outcome, Party, Replay,
+    Row, Stopped, Upstream,
 };
 use holdline_twilio::{Keyring, PublicUrl};
 use http::HeaderValue;
@@ -33,6 +35,7 @@ use crate::clock::Clock;
 use crate::ingress::Visit;
 use crate::proof::Proven;
 use crate::record::Record;
+use crate::spool::Spool;
 use crate::telemetry::Metrics;
 use crate::upstream::Target;
 use crate::upstream::http1::push_field;
@@ -41,7 +44,7 @@ use ask::Asked;
 use attempt::Race;
 use exchange::Outgoing;
 use hold::{HoldKeys, Token, TokenFate};
-use judge::{Judged, judge_document, judge_receipt};
+use judge::{Judged, judge_document};
 use late::LateAnswers;
 use twice::{Earlier, First, Place, Recent};
 
@@ -74,6 +77,8 @@ pub struct Relay {
     pub late: LateAnswers,
     /// What was asked a short time ago.
     pub recent: Recent,
+    /// What only brings news, and waits.
+    pub spool: Arc<Spool>,
     /// How long each row's good answers take.
     pub latencies: Vec<Latency>,
     /// How many more visits may ask two upstreams at once.
@@ -95,6 +100,8 @@ struct Question<'r> {
     held: Option<Token>,
     since_ms: u64,
     may_have_run: bool,
+    /// What the last attempt that failed came to.
+    last_outcome: Option<Outcome>,
 }
 
 // === impl Question ===
@@ -115,6 +122,7 @@ impl Question<'_> {
     /// Notes an attempt that failed.
     fn note(&mut self, ended: Ended) {
         self.may_have_run |= ended.may_have_run(self.row.replay);
+        self.last_outcome = Some(ended.outcome);
     }
 }
 
@@ -229,7 +237,7 @@ impl Relay {
             return answer;
         }
         let mut race = Race::new();
-        let asked = self.ask(question, &mut race, record, judge_document).await;
+        let asked = self.ask(question, &mut race, record, judge_document, Course::new).await;
         match asked {
             Asked::Good(upstream, judged) => {
                 self.leave(race);
@@ -271,25 +279,6 @@ impl Relay {
         Answer::Document { document, by: upstream.into(), cookies }
     }
 
-    async fn deliver(self: &Arc<Self>, question: &mut Question<'_>, record: &mut Record) -> Answer {
-        let mut race = Race::new();
-        let asked = self.ask(question, &mut race, record, judge_receipt).await;
-        self.leave(race);
-        match asked {
-            Asked::Good(upstream, ()) => Answer::Receipt(upstream),
-            Asked::Stopped(stopped) => self.lost(question.row, stopped, record),
-            // A report is nobody's to hold.
-            Asked::Overdue => self.lost(question.row, Stopped::Overdue, record),
-        }
-    }
-
-    fn lost(&self, row: &Row, stopped: Stopped, record: &mut Record) -> Answer {
-        record.stopped = Some(stopped);
-        self.metrics.callback_lost.inc();
-        tracing::error!(row = row.name, "a callback was lost: no upstream took it");
-        Answer::CallbackLost
-    }
-
     fn question(&self, mut visit: Visit, record: &mut Record) -> Question<'_> {
         let row = &self.catalogue.rows()[visit.row];
         let now_ms = hold::unix_ms();
@@ -328,6 +317,7 @@ impl Relay {
             deadline: Deadline::new(visit.arrival.at, row.budget),
             since_ms: held.as_ref().map_or(now_ms, |token| token.since_ms),
             may_have_run: held.as_ref().is_some_and(|token| token.may_have_run),
+            last_outcome: None,
             held,
             visit,
         }

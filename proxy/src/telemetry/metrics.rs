@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use holdline_policy::{Kind, Outcome, Phase, Stopped, Upstream};
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::spool::SpoolMetrics;
 use crate::answer::{AnsweredBy, Refusal};
 use crate::relay::late::FATES;
 use crate::relay::mend;
@@ -33,8 +34,10 @@ pub struct Metrics {
     pub judgement_refusals: IntCounterVec,
     /// What Twilio would warn about (12200) in documents that passed.
     pub twiml_warnings: IntCounter,
-    /// Callbacks that no upstream took.
+    /// Callbacks that were neither kept nor taken.
     pub callback_lost: IntCounter,
+    /// The spool.
+    pub spool: SpoolMetrics,
     /// Hold tokens that came back, by what became of them.
     pub hold_tokens: IntCounterVec,
     /// Answers that came after the caller was put on hold, by what became of them.
@@ -166,8 +169,11 @@ impl Metrics {
                 "holdline_twiml_warnings_total",
                 "What Twilio would warn about (12200) in documents that passed.",
             )?,
-            callback_lost: make
-                .counter("holdline_callback_lost_total", "Callbacks that no upstream took.")?,
+            callback_lost: make.counter(
+                "holdline_callback_lost_total",
+                "Callbacks that were neither kept nor taken; Twilio was told so.",
+            )?,
+            spool: SpoolMetrics::new(&make)?,
             hold_tokens: make.counters(
                 "holdline_hold_tokens_total",
                 "Hold tokens that came back, by what became of them.",
@@ -308,16 +314,16 @@ impl Metrics {
 }
 
 /// Makes metrics and registers them.
-struct Maker<'r>(&'r Registry);
+pub(super) struct Maker<'r>(&'r Registry);
 
 impl Maker<'_> {
-    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    pub(super) fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
         let metric = IntCounter::new(name, help)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
-    fn counters(
+    pub(super) fn counters(
         &self,
         name: &str,
         help: &str,
@@ -328,13 +334,18 @@ impl Maker<'_> {
         Ok(metric)
     }
 
-    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         let metric = IntGauge::new(name, help)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    pub(super) fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntGaugeVec> {
         let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
@@ -347,6 +358,24 @@ impl Maker<'_> {
         labels: &[&str],
     ) -> prometheus::Result<GaugeVec> {
         let metric = GaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn float_gauge(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        let metric = Gauge::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> prometheus::Result<Histogram> {
+        let metric =
+            Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

@@ -2,6 +2,7 @@
 
 mod logs;
 mod metrics;
+mod spool;
 mod visits;
 
 pub use logs::{LogGuard, init};

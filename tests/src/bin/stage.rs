@@ -25,6 +25,7 @@ use url::Url;
 
 const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
 const TOKEN: &str = "development-token";
+const ADMIN_TOKEN: &str = "development-admin-token";
 const PIN: &str = "1000001";
 const EDGE: &str = "http://127.0.0.1:8080";
 const ADMIN: &str = "http://127.0.0.1:9090";
@@ -171,13 +172,12 @@ impl Stage {
         let origin = start_upstream("origin", ORIGIN, &folder).await?;
         let monitor = start_upstream("monitor", MONITOR, &folder).await?;
         let config = config.to_str().context("the configuration's path is not text")?;
-        let mut edge = Program::start(
-            "holdline",
-            "edge",
-            &["serve", "--config", config],
-            &environment(),
-            folder.path(),
-        )?;
+        let mut environment = environment();
+        let spool = folder.path().join("spool").display().to_string();
+        environment.insert("HOLDLINE__SPOOL__FOLDER", spool);
+        environment.insert("HOLDLINE__ADMIN__TOKEN", "env:HOLDLINE_ADMIN_TOKEN".to_owned());
+        let arguments = ["serve", "--config", config];
+        let mut edge = Program::start("holdline", "edge", &arguments, &environment, folder.path())?;
         edge.announced("holdline: admin ").await?;
         Ok(Stage { edge, origin, monitor, folder })
     }
@@ -245,7 +245,10 @@ async fn start_upstream(role: &str, listen: &str, folder: &TempDir) -> anyhow::R
 }
 
 fn environment() -> BTreeMap<&'static str, String> {
-    BTreeMap::from([("TWILIO_AUTH_TOKEN", TOKEN.to_owned())])
+    BTreeMap::from([
+        ("TWILIO_AUTH_TOKEN", TOKEN.to_owned()),
+        ("HOLDLINE_ADMIN_TOKEN", ADMIN_TOKEN.to_owned()),
+    ])
 }
 
 fn company() -> anyhow::Result<Company> {

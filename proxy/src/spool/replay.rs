@@ -1,0 +1,352 @@
+//! Delivers what waits.
+//!
+//! One task walks through what is due, oldest first, loads the first delivery of each call and starts
+//! a try where the upstream's throttle has room; when that is over, the next of the same call follows. Of
+//! a large backlog every fourth start is for what became due last, so that new callbacks do not wait
+//! for all the old ones. A delivery is in hand until its end is on disk, so that a disk that fails stops
+//! the replay and repeats nothing.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use holdline_policy::backoff::jittered;
+use holdline_policy::redelivery::{Fate, Throttle, Tried, is_taken_for_a_stranger};
+use holdline_policy::{Access, Outcome, Upstream};
+use sqlx::SqliteConnection;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::schema::Place;
+use super::store::{self, Cursor, millis};
+use super::writer::{Done, Job};
+use super::{Condition, Delivery, Spool, State, unix_ms};
+use crate::relay::Relay;
+
+/// How often it is looked whether anything is due, and whether anything may be started.
+const LOOK: Duration = Duration::from_millis(250);
+const LOOK_SOON: Duration = Duration::from_millis(20);
+/// How much of what is due is fetched at once.
+const CHUNK: u32 = 256;
+/// How much of what became due last is fetched with it.
+const FRESH: u32 = 64;
+/// One start in so many is for what became due last.
+const FRESH_ONE_IN: u64 = 4;
+/// How long an end that cannot be written down is waited with.
+const WRITE_AGAIN: Duration = Duration::from_millis(250);
+/// Whoever was taken within this time before a try, others were taken.
+const ABOUT_THE_SAME_TIME: Duration = Duration::from_secs(5);
+/// While nobody is taken the wait does not grow beyond this many doublings: when the application
+/// returns, nothing should wait long.
+const NOBODYS_FAULT: u32 = 4;
+
+/// The task that replays.
+pub struct Replay {
+    relay: Arc<Relay>,
+    spool: Arc<Spool>,
+    place: Place,
+    throttles: [Throttle; Upstream::COUNT],
+    running: [u32; Upstream::COUNT],
+    /// Calls of which a delivery is being tried.
+    in_hand: HashSet<String>,
+    /// Calls whose turn it is.
+    line: VecDeque<String>,
+    /// Calls of what became due last.
+    fresh: VecDeque<String>,
+    /// How far the walk through what is due has come; none when it is over.
+    walk: Option<Cursor>,
+    started: u64,
+    tries: FuturesUnordered<BoxFuture<'static, Over>>,
+}
+
+/// A try that is over, its end on disk.
+struct Over {
+    order: String,
+    upstream: Upstream,
+    outcome: Outcome,
+}
+
+/// What came of starting the next.
+enum Start {
+    /// It was started, or there was nothing to be started for this call.
+    Next,
+    /// There is no room.
+    NoRoom,
+}
+
+// === impl Replay ===
+
+impl Replay {
+    /// A replay of what the relay's spool keeps.
+    pub fn new(relay: Arc<Relay>) -> Replay {
+        let spool = relay.spool.clone();
+        let now = relay.clock.now();
+        Replay {
+            place: Place::new(spool.config.folder.clone()),
+            throttles: [Throttle::new(spool.config.parallel, now); Upstream::COUNT],
+            running: [0; Upstream::COUNT],
+            in_hand: HashSet::new(),
+            line: VecDeque::new(),
+            fresh: VecDeque::new(),
+            walk: None,
+            started: 0,
+            tries: FuturesUnordered::new(),
+            relay,
+            spool,
+        }
+    }
+
+    /// Replays until it is told to stop, and what was begun is over.
+    pub async fn run(mut self) {
+        let mut connection = None;
+        loop {
+            let stopping = self.spool.stopping.load(Ordering::Acquire);
+            if stopping && self.tries.is_empty() {
+                return;
+            }
+            if stopping {
+                self.settle_one().await;
+                continue;
+            }
+            if self.spool.condition() != Condition::Ready {
+                connection = None;
+                self.rest(LOOK).await;
+                continue;
+            }
+            let open = match connection.take() {
+                Some(open) => Ok(open),
+                None => self.place.connect_to_read().await.map_err(|fault| fault.to_string()),
+            };
+            match open {
+                Ok(mut open) => match self.start_what_may(&mut open).await {
+                    Ok(wait) => {
+                        connection = Some(open);
+                        self.rest(wait).await;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the spool cannot be read");
+                        self.rest(LOOK).await;
+                    }
+                },
+                Err(error) => {
+                    tracing::error!(error, "the spool cannot be read");
+                    self.rest(LOOK).await;
+                }
+            }
+        }
+    }
+
+    /// Starts tries while there is room; says when to look again.
+    async fn start_what_may(
+        &mut self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Duration, sqlx::Error> {
+        if self.line.is_empty() && self.walk.is_none() {
+            self.walk = Some(Cursor::default());
+        }
+        loop {
+            if !self.has_room() {
+                return Ok(LOOK_SOON);
+            }
+            if self.line.is_empty() {
+                let Some(cursor) = self.walk else { return Ok(LOOK) };
+                let (orders, reached) = store::due(connection, cursor, CHUNK).await?;
+                self.walk = reached.filter(|_| orders.len() == CHUNK as usize);
+                if self.walk.is_some() {
+                    self.fresh = store::newest_due(connection, FRESH).await?.into();
+                }
+                self.line.extend(orders);
+                if self.line.is_empty() {
+                    return Ok(LOOK);
+                }
+            }
+            let turn = self.started % FRESH_ONE_IN == FRESH_ONE_IN - 1;
+            let fresh = if turn { self.fresh.pop_front() } else { None };
+            let Some(order) = fresh.or_else(|| self.line.pop_front()) else { continue };
+            if let Start::NoRoom = self.start(connection, &order).await? {
+                self.line.push_front(order);
+                return Ok(LOOK_SOON);
+            }
+        }
+    }
+
+    /// Starts a try of a call's first delivery, if it is due and nothing of the call is under way.
+    async fn start(
+        &mut self,
+        connection: &mut SqliteConnection,
+        order: &str,
+    ) -> Result<Start, sqlx::Error> {
+        // What goes straight through is older than all that was kept after it; it is looked at before
+        // the disk is, so that what was kept of it by then is seen.
+        if self.in_hand.contains(order) || self.spool.order.is_under_way(order) {
+            return Ok(Start::Next);
+        }
+        let Some((delivery, is_due)) = store::first_of(connection, order).await? else {
+            return Ok(Start::Next);
+        };
+        if !is_due {
+            let (order, due_ms) = (delivery.order, delivery.due_ms);
+            let (done, _) = oneshot::channel();
+            let _ = self.spool.jobs.try_send(Job::Wait { order, due_ms, done });
+            return Ok(Start::Next);
+        }
+        let (upstream, access) = self.choose(&delivery);
+        let now = self.relay.clock.now();
+        if self.running[upstream.index()] >= self.throttles[upstream.index()].width(access, now) {
+            return Ok(Start::NoRoom);
+        }
+        self.running[upstream.index()] += 1;
+        self.started += 1;
+        self.spool.tries.fetch_add(1, Ordering::AcqRel);
+        self.in_hand.insert(order.to_owned());
+        let (relay, spool) = (self.relay.clone(), self.spool.clone());
+        self.tries.push(Box::pin(async move {
+            let order = delivery.order.clone();
+            let outcome = try_once(&relay, &spool, delivery, upstream, access).await;
+            Over { order, upstream, outcome }
+        }));
+        Ok(Start::Next)
+    }
+
+    /// Whom to try: the first of the row's chain that serves, else the first of all.
+    fn choose(&self, delivery: &Delivery) -> (Upstream, Access) {
+        let standing = self.relay.standing();
+        let rows = self.relay.catalogue.rows();
+        let row = rows.iter().find(|row| row.name == delivery.row);
+        // A row that is no longer listed was the origin's.
+        let chain = row.map_or(&[Upstream::Origin][..], |row| &row.chain);
+        let serves = |upstream: &&Upstream| standing.of(**upstream) == Access::Serving;
+        let first = chain.iter().find(serves).or(chain.first());
+        let upstream = first.copied().unwrap_or(Upstream::Origin);
+        (upstream, standing.of(upstream))
+    }
+
+    fn has_room(&mut self) -> bool {
+        let (standing, now) = (self.relay.standing(), self.relay.clock.now());
+        Upstream::ALL.into_iter().any(|upstream| {
+            let width = self.throttles[upstream.index()].width(standing.of(upstream), now);
+            self.running[upstream.index()] < width
+        })
+    }
+
+    /// Waits for something to happen: a try that is over, something new, or the time.
+    async fn rest(&mut self, time: Duration) {
+        let (tries, arrived) = (&mut self.tries, self.spool.arrived.notified());
+        let over = tokio::select! {
+            Some(over) = tries.next() => Some(over),
+            () = arrived => None,
+            () = sleep(time) => None,
+        };
+        if let Some(over) = over {
+            self.note(over);
+        }
+    }
+
+    async fn settle_one(&mut self) {
+        if let Some(over) = self.tries.next().await {
+            self.note(over);
+        }
+    }
+
+    fn note(&mut self, over: Over) {
+        let Over { order, upstream, outcome } = over;
+        let access = self.relay.standing().of(upstream);
+        self.throttles[upstream.index()].ended(outcome, access, self.relay.clock.now());
+        self.running[upstream.index()] -= 1;
+        self.spool.tries.fetch_sub(1, Ordering::AcqRel);
+        self.in_hand.remove(&order);
+        // The next of the same call at once, if there is one.
+        if outcome == Outcome::Good && self.spool.order.waits(&order) {
+            self.line.push_front(order);
+        }
+    }
+}
+
+/// Tries to deliver, and writes down what came of it.
+async fn try_once(
+    relay: &Arc<Relay>,
+    spool: &Spool,
+    delivery: Delivery,
+    upstream: Upstream,
+    access: Access,
+) -> Outcome {
+    let begun = relay.clock.now();
+    let outcome = relay.redeliver(&delivery, upstream, access).await;
+    if outcome == Outcome::Full {
+        // It was not even asked.
+        return outcome;
+    }
+    relay.note_try(outcome, &delivery.row);
+    let others_were_taken =
+        relay.targets[upstream.index()].ended_well_since(begun, ABOUT_THE_SAME_TIME);
+    let age = delivery.age();
+    let setbacks = delivery.setbacks;
+    let fate = Tried { outcome, others_were_taken, setbacks, age }.fate(&spool.config.patience);
+    write_down(spool, &delivery, fate, outcome).await;
+    outcome
+}
+
+/// Writes down what becomes of a delivery, however long that takes: until then it is in hand.
+async fn write_down(spool: &Spool, delivery: &Delivery, fate: Fate, outcome: Outcome) {
+    let name = outcome.name();
+    let wait = match fate {
+        Fate::Again { setback } => wait_after(spool, delivery, setback, outcome),
+        _ => Duration::ZERO,
+    };
+    loop {
+        let (done, written) = oneshot::channel();
+        let boxed = Box::new(delivery.clone());
+        let job = match fate {
+            Fate::Delivered => settles(boxed, State::Delivered, name, done),
+            Fate::Dead(death) => settles(boxed, State::Dead(Some(death)), name, done),
+            Fate::Again { setback } => {
+                let due_ms = unix_ms() + millis(wait);
+                Job::Postpone { delivery: boxed, due_ms, setback, outcome: name, done }
+            }
+        };
+        if spool.jobs.send(job).await.is_err() {
+            // The spool is closed. It is delivered again, under the same delivery id.
+            return;
+        }
+        if matches!(timeout(WRITE_AGAIN * 40, written).await, Ok(Ok(()))) {
+            break;
+        }
+        if spool.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        sleep(WRITE_AGAIN).await;
+    }
+    match fate {
+        Fate::Delivered => spool.metrics.spool.delivered.inc(),
+        Fate::Dead(death) => {
+            spool.metrics.spool.dead.with_label_values(&[death.name()]).inc();
+            tracing::error!(
+                row = delivery.row,
+                delivery = delivery.id,
+                reason = death.name(),
+                outcome = name,
+                "a callback is a dead letter; see it with `holdline spool show`"
+            );
+        }
+        Fate::Again { .. } => {}
+    }
+}
+
+fn settles(delivery: Box<Delivery>, state: State, outcome: &'static str, done: Done<()>) -> Job {
+    Job::Settle { delivery, state, outcome, done }
+}
+
+fn wait_after(spool: &Spool, delivery: &Delivery, setback: bool, outcome: Outcome) -> Duration {
+    let doublings = if is_taken_for_a_stranger(outcome) {
+        delivery.tries
+    } else if setback {
+        delivery.setbacks
+    } else {
+        delivery.tries.min(NOBODYS_FAULT)
+    };
+    jittered(spool.config.patience.backoff.wait(doublings), 0.5, fastrand::f64())
+}

@@ -1,0 +1,308 @@
+//! The file of the spool: its schema, whose it is, whether it is sound, and who may replay it.
+//!
+//! A file that is damaged is set aside under another name and reported, never written over: what can
+//! still be read of it can be taken in later. A file of a newer version is refused, because this one
+//! would not know what it means; older ones are brought up to date. Changes of the schema only add, so
+//! that two versions can write to the same file during an upgrade.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection as _, SqliteConnection};
+
+use super::delivery::unix_ms;
+
+/// The database's name in its folder.
+const FILE: &str = "spool.sqlite";
+/// The lock's.
+const LOCK: &str = "spool.lock";
+/// Marks the file as ours ("Hold").
+const APPLICATION_ID: i64 = 0x486f_6c64;
+/// How long a writer waits for another process that writes.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// One change of the schema after the other; the version of a file is how many were made.
+const MIGRATIONS: [&str; 1] = [
+    // A delivery's place is its order of arrival. `state` is 0 while it waits, 1 when it was delivered, 2
+    // when it is dead.
+    "CREATE TABLE deliveries (
+        place INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        state INTEGER NOT NULL DEFAULT 0,
+        size INTEGER NOT NULL,
+        ordered_by TEXT NOT NULL,
+        row TEXT NOT NULL,
+        account TEXT,
+        call TEXT,
+        method TEXT NOT NULL,
+        target TEXT NOT NULL,
+        fields BLOB NOT NULL,
+        body BLOB NOT NULL,
+        signature BLOB,
+        client TEXT,
+        due_ms INTEGER NOT NULL,
+        tries INTEGER NOT NULL DEFAULT 0,
+        setbacks INTEGER NOT NULL DEFAULT 0,
+        last_outcome TEXT,
+        ended_ms INTEGER,
+        reason TEXT
+    );
+    CREATE INDEX waiting_by_due ON deliveries (due_ms, place) WHERE state = 0;
+    CREATE INDEX waiting_in_order ON deliveries (ordered_by, place) WHERE state = 0;
+    CREATE INDEX ended ON deliveries (state, ended_ms) WHERE state <> 0;",
+];
+
+/// Why a spool cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFault {
+    /// A newer version has written it.
+    #[error(
+        "{} was written by a newer holdline (its schema is {found}, this one knows {}): \
+         start that version again, or let it deliver what waits and name another folder",
+        file.display(), MIGRATIONS.len()
+    )]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its schema's version.
+        found: i64,
+    },
+    /// It belongs to another program.
+    #[error("{} is another program's database: name another folder", file.display())]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+    },
+    /// It is damaged.
+    #[error("{} is damaged: {what}", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// In what way.
+        what: String,
+    },
+    /// The folder or a file in it cannot be used.
+    #[error("{}: {error}", file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The database cannot be used.
+    #[error("{}: {error}", file.display())]
+    Database {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: sqlx::Error,
+    },
+}
+
+/// The right to replay; one process has it at a time.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "the lock ends when the file is closed")] File);
+
+/// Where a spool is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    folder: PathBuf,
+}
+
+// === impl Place ===
+
+impl Place {
+    /// A spool in this folder, which is made when it is opened.
+    pub fn new(folder: PathBuf) -> Place {
+        Place { folder }
+    }
+
+    /// The database.
+    pub fn file(&self) -> PathBuf {
+        self.folder.join(FILE)
+    }
+
+    /// Takes the right to replay, if nobody has it.
+    pub fn lock(&self) -> io::Result<Option<Lock>> {
+        self.make_folder()?;
+        let file =
+            private().create(true).truncate(false).write(true).open(self.folder.join(LOCK))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Refuses what this version must not touch. Quick, however large the file is.
+    pub async fn look(&self) -> Result<(), OpenFault> {
+        if !self.file().exists() {
+            return Ok(());
+        }
+        match self.connect_to_read().await {
+            Ok(mut connection) => match self.version(&mut connection).await {
+                Ok(_) => Ok(()),
+                Err(fault @ (OpenFault::Newer { .. } | OpenFault::Foreign { .. })) => Err(fault),
+                // What is damaged is found again, and dealt with, when it is opened.
+                Err(_) => Ok(()),
+            },
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Opens the database, sound and up to date. One that is damaged is set aside by whoever has the
+    /// lock, and its new name given back.
+    pub async fn open(
+        &self,
+        lock: Option<&Lock>,
+    ) -> Result<(SqliteConnection, Option<PathBuf>), OpenFault> {
+        self.make_folder().map_err(|error| self.io(error))?;
+        match self.open_as_it_is().await {
+            Err(fault @ OpenFault::Damaged { .. }) if lock.is_some() => {
+                tracing::error!(%fault, "the spool is set aside");
+                let aside = self.set_aside().map_err(|error| self.io(error))?;
+                Ok((self.open_as_it_is().await?, Some(aside)))
+            }
+            opened => Ok((opened?, None)),
+        }
+    }
+
+    /// Another connection to a database that is open.
+    pub async fn connect(&self) -> Result<SqliteConnection, OpenFault> {
+        let options = SqliteConnectOptions::new()
+            .filename(self.file())
+            .create_if_missing(false)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            // What is deleted holds telephone numbers.
+            .pragma("secure_delete", "ON")
+            // A checkpoint takes several times as long as a commit, and is made beside.
+            .pragma("wal_autocheckpoint", "0")
+            .busy_timeout(BUSY);
+        SqliteConnection::connect_with(&options).await.map_err(|error| self.fault(error))
+    }
+
+    /// A connection that changes nothing.
+    pub async fn connect_to_read(&self) -> Result<SqliteConnection, OpenFault> {
+        let options =
+            SqliteConnectOptions::new().filename(self.file()).read_only(true).busy_timeout(BUSY);
+        SqliteConnection::connect_with(&options).await.map_err(|error| self.fault(error))
+    }
+
+    async fn open_as_it_is(&self) -> Result<SqliteConnection, OpenFault> {
+        // Made by us, so that nobody else can read it even for a moment; its logs get the same mode.
+        let file = private().create(true).truncate(false).write(true).open(self.file());
+        drop(file.map_err(|error| self.io(error))?);
+        let mut connection = self.connect().await?;
+        self.version(&mut connection).await?;
+        self.check(&mut connection).await?;
+        self.migrate(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// The version of a file that is ours, or that nobody has written to yet.
+    async fn version(&self, connection: &mut SqliteConnection) -> Result<i64, OpenFault> {
+        let fault = |error| self.fault(error);
+        let query = "SELECT (SELECT user_version FROM pragma_user_version), \
+                     (SELECT application_id FROM pragma_application_id), \
+                     (SELECT COUNT(*) FROM sqlite_schema)";
+        let (version, application, tables): (i64, i64, i64) =
+            sqlx::query_as(query).fetch_one(connection).await.map_err(fault)?;
+        if application != APPLICATION_ID && (tables > 0 || version > 0) {
+            return Err(OpenFault::Foreign { file: self.file() });
+        }
+        if version > MIGRATIONS.len() as i64 {
+            return Err(OpenFault::Newer { file: self.file(), found: version });
+        }
+        Ok(version)
+    }
+
+    async fn check(&self, connection: &mut SqliteConnection) -> Result<(), OpenFault> {
+        let query = sqlx::query_scalar("PRAGMA quick_check(1)");
+        let verdict: String =
+            query.fetch_one(connection).await.map_err(|error| self.fault(error))?;
+        if verdict == "ok" {
+            return Ok(());
+        }
+        Err(OpenFault::Damaged { file: self.file(), what: verdict })
+    }
+
+    /// Brings the schema up to date, one process at a time.
+    async fn migrate(&self, connection: &mut SqliteConnection) -> Result<(), OpenFault> {
+        let mut run = async || {
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+            let query = sqlx::query_scalar("SELECT user_version FROM pragma_user_version");
+            let version: i64 = query.fetch_one(&mut *transaction).await?;
+            let done = usize::try_from(version).unwrap_or(0);
+            for migration in MIGRATIONS.iter().skip(done) {
+                sqlx::raw_sql(*migration).execute(&mut *transaction).await?;
+            }
+            if done < MIGRATIONS.len() {
+                let marks = format!(
+                    "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {}",
+                    MIGRATIONS.len()
+                );
+                sqlx::raw_sql(sqlx::AssertSqlSafe(marks)).execute(&mut *transaction).await?;
+            }
+            transaction.commit().await
+        };
+        run().await.map_err(|error| self.fault(error))
+    }
+
+    /// Gives the database and its logs a name that nothing else has.
+    fn set_aside(&self) -> io::Result<PathBuf> {
+        let aside = self.folder.join(format!("{FILE}.damaged-{}", unix_ms()));
+        for suffix in ["-wal", "-shm", ""] {
+            let with = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+            match std::fs::rename(with(&self.file()), with(&aside)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(aside)
+    }
+
+    fn make_folder(&self) -> io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)
+    }
+
+    fn io(&self, error: io::Error) -> OpenFault {
+        OpenFault::Io { file: self.folder.clone(), error }
+    }
+
+    pub(super) fn fault(&self, error: sqlx::Error) -> OpenFault {
+        let file = self.file();
+        if is_damage(&error) {
+            OpenFault::Damaged { file, what: error.to_string() }
+        } else {
+            OpenFault::Database { file, error }
+        }
+    }
+}
+
+/// Writes something that changes nothing, to see whether that can be done.
+pub(super) async fn touch(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let mark = format!("PRAGMA application_id = {APPLICATION_ID}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(mark)).execute(connection).await?;
+    Ok(())
+}
+
+/// Whether an error says that the file is no sound database (sqlite.org/rescode.html: CORRUPT, NOTADB).
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.and_then(|code| code.parse::<u32>().ok())
+        .is_some_and(|code| matches!(code & 0xff, 11 | 26))
+}
+
+/// Opens files that nobody else may read.
+fn private() -> std::fs::OpenOptions {
+    let mut options = File::options();
+    options.mode(0o600);
+    options
+}

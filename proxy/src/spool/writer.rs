@@ -1,0 +1,497 @@
+//! The one who writes: everything that has gathered goes into one transaction, and nobody is told that
+//! it is done before that is on disk.
+//!
+//! While one commit is under way the next ones gather, so that a slow disk makes commits larger and not
+//! more. Counts and order are brought up to date after the commit and before anybody is told.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::schema::{Lock, OpenFault, is_damage, touch};
+use super::store::{self, Filter, millis};
+use super::{Condition, Delivery, NotKept, Place, Spool, State, unix_ms};
+
+/// Jobs of one transaction.
+const TOGETHER: usize = 512;
+/// How soon a spool that could not be opened is tried again, and another process's lock.
+const AGAIN: Duration = Duration::from_secs(1);
+const LOCK_AGAIN: Duration = Duration::from_millis(100);
+/// How often what is old is looked for.
+const TIDY: Duration = Duration::from_secs(1);
+/// How often, in tidyings, what takes longer is looked at while much waits.
+const SELDOM: u64 = 10;
+/// What may wait for that to be done every time.
+const FEW: u64 = 10_000;
+/// Deliveries forgotten at once, and how soon after that the next are.
+const FORGOTTEN_AT_ONCE: u32 = 500;
+const FORGET_AGAIN: Duration = Duration::from_millis(50);
+/// Pages given back to the disk at once.
+const PAGES: u32 = 256;
+/// How often the log is looked at, and from how many pages on it is copied into the database, beside the
+/// writer and by the writer.
+const LOG_CHECK: Duration = Duration::from_millis(100);
+const LOG_SOON: i64 = 1000;
+const LOG_NOW: i64 = 4000;
+
+/// What somebody wants written.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Keep a delivery.
+    Keep(Box<Delivery>, oneshot::Sender<Result<(), NotKept>>),
+    /// A try is over, and so is the delivery.
+    Settle { delivery: Box<Delivery>, state: State, outcome: &'static str, done: Done<()> },
+    /// A try is over, and another will follow.
+    Postpone {
+        delivery: Box<Delivery>,
+        due_ms: i64,
+        setback: bool,
+        outcome: &'static str,
+        done: Done<()>,
+    },
+    /// Let what is behind a delivery wait as long as it does.
+    Wait { order: String, due_ms: i64, done: Done<()> },
+    /// Send again what a filter chooses.
+    Replay(Filter, Done<u64>),
+    /// Remove what a filter chooses.
+    Remove(Filter, Done<u64>),
+    /// Take in what another spool kept; how many were new.
+    Import(Vec<Delivery>, Done<u64>),
+    /// Copy the log into the database.
+    Checkpoint,
+    /// Finish.
+    Close(oneshot::Sender<()>),
+}
+
+/// Where the end of a job is told; an error is told by dropping it.
+pub(super) type Done<T> = oneshot::Sender<T>;
+
+/// What a job has changed, once it is on disk.
+enum Change {
+    None,
+    Kept(bool),
+    Settled(bool),
+    Replayed(Vec<String>, u64),
+    Removed(Vec<(State, String, u64)>),
+    Imported(Vec<Delivery>),
+}
+
+/// The one who writes.
+#[derive(Debug)]
+pub struct Writer {
+    spool: Arc<Spool>,
+    place: Place,
+    jobs: mpsc::Receiver<Job>,
+    lock: Option<Lock>,
+}
+
+/// An open database, and which file it is.
+struct Open {
+    connection: SqliteConnection,
+    inode: u64,
+}
+
+/// How a batch of jobs ended.
+enum Batch {
+    Done,
+    /// The file is damaged or another one.
+    Reopen,
+    Closed,
+}
+
+// === impl Writer ===
+
+impl Writer {
+    pub(super) fn new(spool: Arc<Spool>, place: Place, jobs: mpsc::Receiver<Job>) -> Writer {
+        Writer { spool, place, jobs, lock: None }
+    }
+
+    /// Refuses what this version must not touch.
+    pub async fn look(&self) -> Result<(), OpenFault> {
+        self.place.look().await
+    }
+
+    /// Opens the spool and writes until it is closed.
+    pub async fn run(mut self) {
+        let beside = tokio::spawn(keep_log_short(self.place.clone(), self.spool.clone()));
+        loop {
+            match self.open().await {
+                Ok(open) => {
+                    if self.write(open).await {
+                        break;
+                    }
+                }
+                Err(fault) => {
+                    tracing::error!(%fault, "the spool cannot be opened");
+                    self.spool.set_condition(Condition::Failed);
+                    self.spool.sound.store(false, Ordering::Relaxed);
+                    if self.refuse_for(AGAIN).await {
+                        break;
+                    }
+                }
+            }
+        }
+        beside.abort();
+    }
+
+    async fn open(&mut self) -> Result<Open, OpenFault> {
+        let begun = Instant::now();
+        let io = |error| OpenFault::Io { file: self.place.file(), error };
+        if self.lock.is_none() {
+            self.lock = self.place.lock().map_err(io)?;
+        }
+        let (mut connection, aside) = self.place.open(self.lock.as_ref()).await?;
+        if let Some(aside) = aside {
+            self.spool.metrics.spool.set_aside.inc();
+            tracing::error!(
+                file = %aside.display(),
+                "the spool was damaged and is set aside; take in what can be read of it with \
+                 `holdline spool import`"
+            );
+        }
+        let inode = self.inode().map_err(io)?;
+        self.load(&mut connection).await.map_err(|error| self.place.fault(error))?;
+        let contents = self.spool.contents();
+        tracing::info!(
+            file = %self.place.file().display(),
+            waiting = contents.waiting,
+            dead = contents.dead,
+            took_ms = begun.elapsed().as_millis(),
+            replays = self.lock.is_some(),
+            "the spool is open"
+        );
+        Ok(Open { connection, inode })
+    }
+
+    /// Learns what is there.
+    async fn load(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let spool = &self.spool;
+        spool.order.clear();
+        store::each_waiting(connection, |order| spool.order.add(order)).await?;
+        spool.counts.set(store::contents(connection).await?);
+        let last = store::last_place(connection).await?.unwrap_or(0);
+        spool.last_place.fetch_max(last, Ordering::Relaxed);
+        spool.sound.store(true, Ordering::Relaxed);
+        let condition = if self.lock.is_some() { Condition::Ready } else { Condition::Appending };
+        spool.set_condition(condition);
+        spool.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Writes; true when it is to end, false when the file has to be opened anew.
+    async fn write(&mut self, mut open: Open) -> bool {
+        let mut batch = Vec::with_capacity(TOGETHER);
+        let mut tidy = interval(TIDY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lock = interval(LOCK_AGAIN);
+        lock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tidied = 0;
+        let mut forget_at = Instant::now();
+        loop {
+            let written = tokio::select! {
+                biased;
+                count = self.jobs.recv_many(&mut batch, TOGETHER) => match count {
+                    0 => return true,
+                    _ => self.commit(&mut open, &mut batch).await,
+                },
+                _ = lock.tick(), if self.lock.is_none() => self.take_over(&mut open).await,
+                _ = tidy.tick() => {
+                    tidied += 1;
+                    let seldom = tidied % SELDOM == 0;
+                    self.report(self.tidy(&mut open.connection, seldom).await)
+                }
+                () = tokio::time::sleep_until(forget_at.into()), if self.lock.is_some() => {
+                    let forgotten = self.forget(&mut open.connection).await;
+                    let much = matches!(forgotten, Ok(count) if count >= u64::from(FORGOTTEN_AT_ONCE));
+                    forget_at = Instant::now() + if much { FORGET_AGAIN } else { TIDY };
+                    self.report(forgotten.map(drop))
+                }
+            };
+            match written {
+                Batch::Done => {}
+                Batch::Reopen => {
+                    self.spool.set_condition(Condition::Opening);
+                    return false;
+                }
+                Batch::Closed => {
+                    let _ = store::checkpoint(&mut open.connection).await;
+                    let _ = open.connection.close().await;
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Answers for a while that nothing can be kept. True when it is to end.
+    async fn refuse_for(&mut self, time: Duration) -> bool {
+        let over = sleep(time);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                job = self.jobs.recv() => match job {
+                    Some(Job::Close(_)) | None => return true,
+                    Some(job) => job.fail(),
+                },
+                () = &mut over => return false,
+            }
+        }
+    }
+
+    async fn commit(&mut self, open: &mut Open, batch: &mut Vec<Job>) -> Batch {
+        let close = batch.iter().position(|job| matches!(job, Job::Close(_)));
+        let closing = close.map(|at| batch.swap_remove(at));
+        if batch.iter().any(|job| matches!(job, Job::Checkpoint)) {
+            batch.retain(|job| !matches!(job, Job::Checkpoint));
+            // It is made again if it fails.
+            let _ = store::checkpoint(&mut open.connection).await;
+        }
+        let mut written = Batch::Done;
+        if !batch.is_empty() {
+            let begun = Instant::now();
+            let result = apply_all(&mut open.connection, batch).await;
+            self.spool.metrics.spool.commit_seconds.observe(begun.elapsed().as_secs_f64());
+            match result {
+                // What was written to a file that somebody has set aside is not kept.
+                Ok(_) if self.inode().ok() != Some(open.inode) => {
+                    tracing::error!("the spool's file is not the one that was opened");
+                    batch.drain(..).for_each(Job::fail);
+                    written = Batch::Reopen;
+                }
+                Ok(changes) => {
+                    self.spool.sound.store(true, Ordering::Relaxed);
+                    for (job, change) in batch.drain(..).zip(changes) {
+                        self.spool.tell(job, change);
+                    }
+                }
+                Err(error) => {
+                    batch.drain(..).for_each(Job::fail);
+                    written = self.report(Err(error));
+                }
+            }
+        }
+        match closing {
+            Some(Job::Close(done)) => {
+                let _ = done.send(());
+                Batch::Closed
+            }
+            _ => written,
+        }
+    }
+
+    /// Says what went wrong, and whether the file has to be opened anew.
+    fn report(&self, result: Result<(), sqlx::Error>) -> Batch {
+        let Err(error) = result else { return Batch::Done };
+        if self.spool.sound.swap(false, Ordering::Relaxed) {
+            tracing::error!(%error, "the spool cannot be written");
+        }
+        let lasting = error.as_database_error().is_none();
+        if lasting || is_damage(&error) { Batch::Reopen } else { Batch::Done }
+    }
+
+    /// Takes the right to replay over from a process that has ended.
+    async fn take_over(&mut self, open: &mut Open) -> Batch {
+        match self.place.lock() {
+            Ok(Some(lock)) => self.lock = Some(lock),
+            _ => return Batch::Done,
+        }
+        tracing::info!("the spool is replayed from here");
+        let loaded = self.load(&mut open.connection).await;
+        self.report(loaded)
+    }
+
+    async fn tidy(
+        &self,
+        connection: &mut SqliteConnection,
+        seldom: bool,
+    ) -> Result<(), sqlx::Error> {
+        let spool = &self.spool;
+        let waiting = spool.contents().waiting;
+        if seldom || waiting < FEW {
+            let oldest = store::oldest(connection).await?;
+            spool.counts.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
+        }
+        if self.lock.is_some() && seldom {
+            store::mend_due(connection).await?;
+            if waiting == 0 {
+                store::shrink(connection, PAGES).await?;
+            }
+        }
+        if !spool.sound.load(Ordering::Relaxed) {
+            // Only writing shows whether it can be written again.
+            touch(connection).await?;
+            spool.sound.store(true, Ordering::Relaxed);
+            tracing::info!("the spool can be written again");
+        }
+        Ok(())
+    }
+
+    /// Forgets what was delivered some time ago; where room is short, at once.
+    async fn forget(&self, connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+        let config = &self.spool.config;
+        let contents = self.spool.contents();
+        if contents.delivered == 0 {
+            return Ok(0);
+        }
+        let short = contents.bytes > config.most_bytes / 10 * 9;
+        let kept = if short { 0 } else { millis(config.keep_delivered) };
+        let before = unix_ms().saturating_sub(kept).saturating_add(1);
+        let (count, bytes) = store::forget_delivered(connection, before, FORGOTTEN_AT_ONCE).await?;
+        self.spool.counts.remove(State::Delivered, count, bytes);
+        Ok(count)
+    }
+
+    fn inode(&self) -> std::io::Result<u64> {
+        Ok(std::fs::metadata(self.place.file())?.ino())
+    }
+}
+
+/// All jobs in one transaction.
+async fn apply_all(
+    connection: &mut SqliteConnection,
+    jobs: &[Job],
+) -> Result<Vec<Change>, sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let mut changes = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        changes.push(apply(&mut transaction, job).await?);
+    }
+    transaction.commit().await?;
+    Ok(changes)
+}
+
+async fn apply(connection: &mut SqliteConnection, job: &Job) -> Result<Change, sqlx::Error> {
+    Ok(match job {
+        Job::Keep(delivery, _) => Change::Kept(store::insert(connection, delivery).await?),
+        Job::Settle { delivery, state, outcome, .. } => {
+            Change::Settled(store::settle(connection, delivery.place, *state, outcome).await?)
+        }
+        Job::Postpone { delivery, due_ms, setback, outcome, .. } => {
+            store::postpone(connection, delivery, *due_ms, *setback, outcome).await?;
+            Change::None
+        }
+        Job::Wait { order, due_ms, .. } => {
+            store::wait_for_the_first(connection, order, *due_ms).await?;
+            Change::None
+        }
+        Job::Replay(filter, _) => {
+            let (orders, count) = store::replay(connection, filter).await?;
+            Change::Replayed(orders, count)
+        }
+        Job::Remove(filter, _) => Change::Removed(store::remove(connection, filter).await?),
+        Job::Import(deliveries, _) => {
+            let mut new = Vec::new();
+            for delivery in deliveries {
+                if store::insert(connection, delivery).await? {
+                    new.push(delivery.clone());
+                }
+            }
+            Change::Imported(new)
+        }
+        Job::Checkpoint | Job::Close(_) => Change::None,
+    })
+}
+
+// === impl Job ===
+
+impl Job {
+    /// It was not done.
+    fn fail(self) {
+        if let Job::Keep(_, done) = self {
+            let _ = done.send(Err(NotKept::Failed));
+        }
+        // Whoever waits for another sees that it is gone.
+    }
+}
+
+// === impl Spool ===
+
+impl Spool {
+    /// Brings order and counts up to date with what is on disk now, and tells whoever waits.
+    fn tell(&self, job: Job, change: Change) {
+        // Nobody may be waiting any more.
+        match (job, change) {
+            (Job::Keep(delivery, done), Change::Kept(new)) => {
+                if new {
+                    self.note_new(&delivery);
+                    self.metrics.spool.accepted.inc();
+                }
+                let _ = done.send(Ok(()));
+            }
+            (Job::Settle { delivery, state, done, .. }, Change::Settled(changed)) => {
+                if changed {
+                    self.order.remove(&delivery.order);
+                    self.counts.remove(State::Waiting, 1, 0);
+                    self.counts.add(state, 0);
+                }
+                let _ = done.send(());
+            }
+            (Job::Postpone { done, .. } | Job::Wait { done, .. }, _) => drop(done.send(())),
+            (Job::Replay(_, done), Change::Replayed(orders, count)) => {
+                orders.iter().for_each(|order| self.order.add(order));
+                // Which of them were dead and which delivered is found out when they are counted anew.
+                self.counts.waiting.fetch_add(orders.len() as u64, Ordering::Relaxed);
+                self.arrived.notify_one();
+                let _ = done.send(count);
+            }
+            (Job::Remove(_, done), Change::Removed(removed)) => {
+                for (state, order, bytes) in &removed {
+                    self.counts.remove(*state, 1, *bytes);
+                    if *state == State::Waiting {
+                        self.order.remove(order);
+                    }
+                }
+                let _ = done.send(removed.len() as u64);
+            }
+            (Job::Import(_, done), Change::Imported(new)) => {
+                new.iter().for_each(|delivery| self.note_new(delivery));
+                let _ = done.send(new.len() as u64);
+            }
+            _ => {}
+        }
+    }
+
+    fn note_new(&self, delivery: &Delivery) {
+        self.counts.add(delivery.state, delivery.size() as u64);
+        if delivery.state == State::Waiting {
+            self.order.add(&delivery.order);
+            let order = Ordering::Relaxed;
+            let _ = self.counts.oldest.compare_exchange(0, delivery.place, order, order);
+            self.arrived.notify_one();
+        }
+    }
+}
+
+/// Copies the log into the database, beside the writer, before it grows long; ends with the writer.
+async fn keep_log_short(place: Place, spool: Arc<Spool>) {
+    let mut connection = None;
+    loop {
+        sleep(LOG_CHECK).await;
+        if !matches!(spool.condition(), Condition::Ready | Condition::Appending) {
+            connection = None;
+            continue;
+        }
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => match place.connect().await {
+                Ok(open) => open,
+                Err(_) => continue,
+            },
+        };
+        // What fails here shows where something is written.
+        let Ok((pages, copied)) = store::log_pages(&mut open).await else { continue };
+        if pages - copied >= LOG_SOON && store::checkpoint(&mut open).await.is_err() {
+            continue;
+        }
+        // While others write, something is always left over, and the log goes on growing; the writer's own
+        // copying takes what is left when nobody writes, and the log begins anew.
+        if pages >= LOG_NOW {
+            let _ = spool.jobs.try_send(Job::Checkpoint);
+        }
+        connection = Some(open);
+    }
+}
