@@ -7,6 +7,7 @@
 #   make fuzz    inputs that nobody thought of, for FUZZ_SECONDS (600) each
 #   make bench   what the edge costs, beside nginx and Envoy
 #   make bench-failover   what callers get while an origin fails, beside five proxies; QUICK=1 for short
+#   make bench-spool   what it costs to keep callbacks, beside Redis and the disk itself
 #   make setup   what building and testing need; the others call it
 
 CARGO ?= cargo
@@ -14,7 +15,7 @@ TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 export HOLDLINE_ORACLE := $(CURDIR)/target/oracle
 
-.PHONY: run demo test lint fuzz bench bench-failover setup setup-build
+.PHONY: run demo test lint fuzz bench bench-failover bench-spool setup setup-build
 
 run: setup-build
 	$(CARGO) build --workspace --bins
@@ -65,6 +66,11 @@ bench-failover: setup
 	tests/setup bench-failover $(TOOLS)
 	$(CARGO) build --release -p holdline -p holdline-tests --bins
 	target/release/bench-failover $(if $(QUICK),--rate 20 --peer holdline --peer nginx,--out docs/failover)
+
+bench-spool: setup
+	tests/setup bench-spool $(TOOLS)
+	$(CARGO) build --release -p holdline -p holdline-tests --bins
+	target/release/bench-spool
 
 setup: setup-build
 	tests/setup test $(TOOLS)

@@ -9,22 +9,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use holdline_tests::peer::{ANSWERS, Peer, start_nginx};
 use holdline_tests::tools::{binary_of_wheel, free_address};
 use holdline_twilio::Form;
 use holdline_twilio::signature::{Content, Key};
-use rustix::process::{Pid, Signal, kill_process};
 
 const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
 const TOKEN: &str = "a token for benchmarks";
 const PUBLIC_URL: &str = "http://edge.test";
 const PATH: &str = "/callin/create";
-/// Kernel clock ticks a second, as /proc counts them on Linux.
-const TICKS: f64 = 100.0;
 
 /// Compares CPU time a request.
 #[derive(Debug, Parser)]
@@ -38,27 +35,6 @@ struct Arguments {
     /// Connections.
     #[arg(long, default_value_t = 32)]
     connections: u32,
-}
-
-/// A proxy under load.
-struct Peer {
-    name: &'static str,
-    address: SocketAddr,
-    child: Child,
-    /// The process whose time is counted.
-    worker: u32,
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // Asked, not killed: a master that is killed leaves its worker behind.
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
-        if !asked {
-            let _ = self.child.kill();
-        }
-        let _ = self.child.wait();
-    }
 }
 
 /// One measurement.
@@ -123,14 +99,14 @@ fn report(peers: &[Peer], rows: &mut [Vec<Measured>]) {
 
 /// Runs wrk against one peer and counts its worker's time.
 fn load(peer: &Peer, script: &Path, seconds: u32, connections: u32) -> anyhow::Result<Measured> {
-    let before = cpu_seconds(peer.worker)?;
+    let before = peer.cpu_seconds()?;
     let output = Command::new("wrk")
         .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"])
         .arg(script)
         .arg(format!("http://{}{PATH}", peer.address))
         .output()
         .context("running wrk")?;
-    let used = cpu_seconds(peer.worker)? - before;
+    let used = peer.cpu_seconds()? - before;
     let text = String::from_utf8_lossy(&output.stdout);
     if text.contains("Non-2xx") || text.contains("Socket errors") {
         bail!("{} did not answer every request:\n{text}", peer.name);
@@ -143,29 +119,9 @@ fn load(peer: &Peer, script: &Path, seconds: u32, connections: u32) -> anyhow::R
     Ok(Measured {
         micros: used * 1e6 / requests,
         a_second: requests / f64::from(seconds),
-        memory_mb: resident_mb(peer.worker)?,
+        memory_mb: peer.resident_mb()?,
     })
 }
-
-fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field may hold blanks; times are the 14th and 15th of all.
-    let (_, rest) = stat.rsplit_once(')').context("no command in stat")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
-    Ok((ticks(11).context("no user time")? + ticks(12).context("no system time")?) / TICKS)
-}
-
-fn resident_mb(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.split_whitespace().next().context("no number")?.parse::<f64>()? / 1024.0)
-}
-
-const ANSWERS: &str = r#"location / {
-    default_type text/xml;
-    return 200 '<?xml version="1.0" encoding="UTF-8"?><Response><Gather finishOnKey="*" timeout="10" method="POST" action="/identify_caller?attempt=1"><Say>Hello. Key in your access number, then press star.</Say></Gather></Response>';
-}"#;
 
 const PASSES: &str = "location / {
     proxy_pass http://upstream;
@@ -174,38 +130,6 @@ const PASSES: &str = "location / {
     proxy_set_header X-Forwarded-For $remote_addr;
 }
 } upstream upstream { server UPSTREAM; keepalive 128; keepalive_requests 100000000;";
-
-fn start_nginx(folder: &Path, name: &'static str, location: &str) -> anyhow::Result<Peer> {
-    let address = free_address()?;
-    let home = folder.join(name);
-    std::fs::create_dir_all(home.join("logs"))?;
-    let log = if name == "upstream" {
-        "off".to_owned()
-    } else {
-        home.join("access.log").display().to_string()
-    };
-    let config = format!(
-        "daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;\n\
-         events {{ worker_connections 4096; }}\n\
-         http {{ access_log {log}; client_body_temp_path {home}/body; proxy_temp_path {home}/proxy;\n\
-         fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;\n\
-         keepalive_requests 100000000; server {{ listen {address} backlog=4096; {location} }} }}",
-        home = home.display()
-    );
-    let file = home.join("nginx.conf");
-    std::fs::write(&file, config)?;
-    let child = Command::new("nginx")
-        .arg("-p")
-        .arg(&home)
-        .arg("-c")
-        .arg(&file)
-        .spawn()
-        .context("starting nginx")?;
-    let mut peer = Peer { name, address, worker: child.id(), child };
-    await_listener(&peer)?;
-    peer.worker = first_child(peer.child.id())?;
-    Ok(peer)
-}
 
 fn start_envoy(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
     let address = free_address()?;
@@ -256,9 +180,7 @@ fn start_envoy(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
         .stdout(log)
         .spawn()
         .context("starting envoy")?;
-    let peer = Peer { name: "envoy", address, worker: child.id(), child };
-    await_listener(&peer)?;
-    Ok(peer)
+    Peer::of("envoy", address, child)
 }
 
 fn start_holdline(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
@@ -292,9 +214,7 @@ fn start_holdline(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
         .stderr(log)
         .spawn()
         .context("starting holdline")?;
-    let peer = Peer { name: "holdline", address, worker: child.id(), child };
-    await_listener(&peer)?;
-    Ok(peer)
+    Peer::of("holdline", address, child)
 }
 
 fn wrk_script() -> String {
@@ -342,30 +262,6 @@ fn wrk_script() -> String {
          end\n",
         form.encode()
     )
-}
-
-fn await_listener(peer: &Peer) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    while std::net::TcpStream::connect(peer.address).is_err() {
-        if begun.elapsed() > Duration::from_secs(15) {
-            bail!("{} does not listen on {}", peer.name, peer.address);
-        }
-        std::thread::yield_now();
-    }
-    Ok(())
-}
-
-fn first_child(pid: u32) -> anyhow::Result<u32> {
-    let begun = Instant::now();
-    loop {
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-        if let Some(child) = children.split_whitespace().next() {
-            return Ok(child.parse()?);
-        }
-        if begun.elapsed() > Duration::from_secs(5) {
-            bail!("process {pid} has no worker");
-        }
-    }
 }
 
 #[expect(clippy::print_stdout, reason = "the table is the program's output")]

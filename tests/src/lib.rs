@@ -7,7 +7,9 @@
 
 pub mod edge;
 pub mod name_server;
+pub mod peer;
 pub mod program;
+pub mod reports;
 pub mod stand_in;
 pub mod tls_front;
 pub mod tools;
@@ -17,6 +19,7 @@ pub mod world;
 pub use edge::Edge;
 pub use name_server::NameServer;
 pub use program::Program;
+pub use reports::{Report, Sender, Taken, Taker, Taking};
 pub use stand_in::{Manner, StandIn};
 pub use tls_front::{Authority, TlsFront};
 pub use wire::Wire;

@@ -24,10 +24,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const LOCK_AGAIN: Duration = Duration::from_millis(100);
 /// How often what is old is looked for.
 const TIDY: Duration = Duration::from_secs(1);
-/// How often, in tidyings, what takes longer is looked at while much waits.
+/// How often, in tidyings, what takes longer is done.
 const SELDOM: u64 = 10;
-/// What may wait for that to be done every time.
-const FEW: u64 = 10_000;
 /// Deliveries forgotten at once, and how soon after that the next are.
 const FORGOTTEN_AT_ONCE: u32 = 500;
 const FORGET_AGAIN: Duration = Duration::from_millis(50);
@@ -118,7 +116,7 @@ impl Writer {
 
     /// Opens the spool and writes until it is closed.
     pub async fn run(mut self) {
-        let beside = tokio::spawn(keep_log_short(self.place.clone(), self.spool.clone()));
+        let helper = tokio::spawn(help(self.place.clone(), self.spool.clone()));
         loop {
             match self.open().await {
                 Ok(open) => {
@@ -136,7 +134,7 @@ impl Writer {
                 }
             }
         }
-        beside.abort();
+        helper.abort();
     }
 
     async fn open(&mut self) -> Result<Open, OpenFault> {
@@ -310,14 +308,9 @@ impl Writer {
         seldom: bool,
     ) -> Result<(), sqlx::Error> {
         let spool = &self.spool;
-        let waiting = spool.contents().waiting;
-        if seldom || waiting < FEW {
-            let oldest = store::oldest(connection).await?;
-            spool.counts.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
-        }
         if self.lock.is_some() && seldom {
             store::mend_due(connection).await?;
-            if waiting == 0 {
+            if spool.contents().waiting == 0 {
                 store::shrink(connection, PAGES).await?;
             }
         }
@@ -466,32 +459,49 @@ impl Spool {
     }
 }
 
-/// Copies the log into the database, beside the writer, before it grows long; ends with the writer.
-async fn keep_log_short(place: Place, spool: Arc<Spool>) {
+/// What can be done beside the writer: copies the log into the database before it grows long, and looks
+/// for the oldest delivery that waits. Ends with the writer.
+async fn help(place: Place, spool: Arc<Spool>) {
     let mut connection = None;
+    let mut look_at = Instant::now();
     loop {
         sleep(LOG_CHECK).await;
         if !matches!(spool.condition(), Condition::Ready | Condition::Appending) {
             connection = None;
             continue;
         }
-        let mut open = match connection.take() {
-            Some(open) => open,
-            None => match place.connect().await {
-                Ok(open) => open,
-                Err(_) => continue,
-            },
+        let open = match connection.take() {
+            Some(open) => Ok(open),
+            None => place.connect().await,
         };
+        let Ok(mut open) = open else { continue };
+        let now = Instant::now();
+        if look_at <= now {
+            // The more waits, the longer it takes.
+            let pause = Duration::from_millis(spool.contents().waiting / 20);
+            look_at = now + pause.clamp(TIDY, TIDY * 10);
+            let Ok(oldest) = store::oldest(&mut open).await else { continue };
+            spool.counts.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
+        }
+        if keep_log_short(&mut open, &spool).await.is_ok() {
+            connection = Some(open);
+        }
         // What fails here shows where something is written.
-        let Ok((pages, copied)) = store::log_pages(&mut open).await else { continue };
-        if pages - copied >= LOG_SOON && store::checkpoint(&mut open).await.is_err() {
-            continue;
-        }
-        // While others write, something is always left over, and the log goes on growing; the writer's own
-        // copying takes what is left when nobody writes, and the log begins anew.
-        if pages >= LOG_NOW {
-            let _ = spool.jobs.try_send(Job::Checkpoint);
-        }
-        connection = Some(open);
     }
+}
+
+async fn keep_log_short(
+    connection: &mut SqliteConnection,
+    spool: &Spool,
+) -> Result<(), sqlx::Error> {
+    let (pages, copied) = store::log_pages(connection).await?;
+    if pages - copied >= LOG_SOON {
+        store::checkpoint(connection).await?;
+    }
+    // While others write, something is always left over, and the log goes on growing; the writer's own
+    // copying takes what is left when nobody writes, and the log begins anew.
+    if pages >= LOG_NOW {
+        let _ = spool.jobs.try_send(Job::Checkpoint);
+    }
+    Ok(())
 }
