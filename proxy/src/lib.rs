@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod answer;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
@@ -30,6 +31,8 @@ pub mod watchman;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use secrecy::SecretString;
+
 use crate::answer::{Answer, Refusal};
 use crate::config::Unlisted;
 use crate::ingress::Arrival;
@@ -42,6 +45,8 @@ use crate::telemetry::VisitLog;
 pub struct Holdline {
     /// The configuration's name.
     pub environment: String,
+    /// Opens what shows callbacks or changes anything on the admin plane.
+    pub admin_token: Option<SecretString>,
     /// Whether visits are wanted.
     pub ready: AtomicBool,
     /// What happens to paths the catalogue does not list.

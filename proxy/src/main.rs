@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use holdline::cli::spool::SpoolArguments;
 use holdline::config::Config;
-use holdline::{serve, telemetry};
+use holdline::{cli, serve, telemetry};
 
 /// The system's allocator spends a tenth of a visit; this one, a third of that.
 #[global_allocator]
@@ -25,6 +26,8 @@ enum Command {
     Serve(ConfigFile),
     /// Checks a configuration, with everything it refers to, and starts nothing.
     Check(ConfigFile),
+    /// Looks at the callbacks that are kept, sends them again, removes them, carries them elsewhere.
+    Spool(Box<SpoolArguments>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let (file, only_check) = match Arguments::parse().command {
         Command::Serve(file) => (file.config, false),
         Command::Check(file) => (file.config, true),
+        Command::Spool(arguments) => return spool(*arguments),
     };
     let config = match Config::load(&file) {
         Ok(config) => config,
@@ -59,6 +63,20 @@ fn main() -> ExitCode {
         say(&format!("holdline: admin http://{}", at.admin));
     };
     match serve::run(config, announce) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn spool(arguments: SpoolArguments) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(cli::spool::run(arguments)))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdline: {error:#}");

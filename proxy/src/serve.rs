@@ -136,6 +136,7 @@ fn assemble(config: Config) -> anyhow::Result<(Assembly, Option<VisitLogGuard>)>
     let latencies = config.catalogue.rows().iter().map(|_| Latency::default()).collect();
     let holdline = Arc::new(Holdline {
         environment: config.environment,
+        admin_token: config.admin_token,
         ready: AtomicBool::new(false),
         unlisted: config.unlisted,
         prover: Prover::new(config.public_url.clone(), config.keys.clone(), config.signature),

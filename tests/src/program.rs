@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// How long a program may take to say where it listens.
@@ -127,6 +127,45 @@ impl Program {
     fn account(&self) -> String {
         format!("{} said:\n{}", self.name, self.log())
     }
+}
+
+/// What a program said and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Its exit code.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Runs the binary `name` of this workspace to its end, with this on its standard input.
+pub async fn run(
+    name: &str,
+    arguments: &[&str],
+    environment: &BTreeMap<&str, String>,
+    input: &str,
+) -> anyhow::Result<Said> {
+    let mut child = Command::new(binary(name)?)
+        .args(arguments)
+        .envs(environment)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("starting {name}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // Who does not read it does not need it.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = tokio::time::timeout(START, child.wait_with_output()).await??;
+    Ok(Said {
+        code: output.status.code().context("it was killed")?,
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
 }
 
 /// The binary `name`, built beside the running one.

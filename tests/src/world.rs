@@ -18,7 +18,7 @@ use twilio_sim::{
 use url::Url;
 
 use crate::edge::Edge;
-use crate::program::Program;
+use crate::program::{Program, Said, run};
 use crate::stand_in::{Manner, StandIn};
 use crate::wire::Wire;
 
@@ -205,6 +205,15 @@ impl World {
         self.seed = self.seed.child(1);
         self.company = open(self.seed, Some(self.edge.public), 20.0)?;
         Ok(())
+    }
+
+    /// Runs `holdline spool` for this world's edge: with what was configured, and its token.
+    pub async fn spool(&self, arguments: &[&str], input: &str) -> anyhow::Result<Said> {
+        let config = self.folder.path().join(CONFIG).display().to_string();
+        let admin = *self.edge.admin.socket_addrs(|| None)?.first().context("no address")?;
+        let admin = admin.to_string();
+        let whole = [&["spool", "--config", &config, "--admin", &admin], arguments].concat();
+        run("holdline", &whole, &environment(), input).await
     }
 
     /// Starts another edge with the same configuration, and the same folder.

@@ -5,6 +5,7 @@
 //! that is wrong with it. Keys and defaults are described in the files under `config/`.
 
 pub mod faults;
+mod reach;
 pub mod reader;
 mod rows;
 mod secrets;
@@ -25,6 +26,7 @@ use crate::answer::CannedSet;
 use crate::relay::hold::HoldKeys;
 use crate::spool::SpoolConfig;
 use faults::{FaultList, Faults};
+pub use reach::Reach;
 use reader::{Section, Source};
 pub use upstreams::{BaseUrl, ProbeConfig, UpstreamConfig, UpstreamTls};
 

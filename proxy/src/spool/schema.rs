@@ -190,9 +190,13 @@ impl Place {
 
     /// A connection that changes nothing.
     pub async fn connect_to_read(&self) -> Result<SqliteConnection, OpenFault> {
-        let options =
-            SqliteConnectOptions::new().filename(self.file()).read_only(true).busy_timeout(BUSY);
-        SqliteConnection::connect_with(&options).await.map_err(|error| self.fault(error))
+        Place::connect_to(&self.file()).await
+    }
+
+    /// A connection that changes nothing, to a spool's file under whatever name.
+    pub async fn connect_to(file: &Path) -> Result<SqliteConnection, OpenFault> {
+        let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(BUSY);
+        SqliteConnection::connect_with(&options).await.map_err(|error| fault_of(file, error))
     }
 
     async fn open_as_it_is(&self) -> Result<SqliteConnection, OpenFault> {
@@ -277,12 +281,16 @@ impl Place {
     }
 
     pub(super) fn fault(&self, error: sqlx::Error) -> OpenFault {
-        let file = self.file();
-        if is_damage(&error) {
-            OpenFault::Damaged { file, what: error.to_string() }
-        } else {
-            OpenFault::Database { file, error }
-        }
+        fault_of(&self.file(), error)
+    }
+}
+
+fn fault_of(file: &Path, error: sqlx::Error) -> OpenFault {
+    let file = file.to_owned();
+    if is_damage(&error) {
+        OpenFault::Damaged { file, what: error.to_string() }
+    } else {
+        OpenFault::Database { file, error }
     }
 }
 

@@ -333,21 +333,22 @@ pub(super) async fn list(
     rows.iter().map(read).collect()
 }
 
-/// Makes what a filter chooses due at once and all its tries forgotten. Gives back the calls of those
-/// that did not wait before, and how many were chosen.
+/// Makes what a filter chooses due at once and all its tries forgotten. Gives back the former state and
+/// the call of those that did not wait before, and how many were chosen.
 pub(super) async fn replay(
     connection: &mut SqliteConnection,
     filter: &Filter,
-) -> Result<(Vec<String>, u64)> {
-    let ended = format!("SELECT ordered_by FROM deliveries WHERE {CHOSEN} AND state <> 0");
+) -> Result<(Vec<(State, String)>, u64)> {
+    let ended = format!("SELECT state, ordered_by FROM deliveries WHERE {CHOSEN} AND state <> 0");
     let rows = filter.bind(ended, 0).fetch_all(&mut *connection).await?;
-    let orders = rows.iter().map(|row| row.try_get(0)).collect::<Result<_>>()?;
+    let ended = |row: &SqliteRow| Ok((State::of(row.try_get(0)?, None), row.try_get(1)?));
+    let revived = rows.iter().map(ended).collect::<Result<_>>()?;
     let query = format!(
         "UPDATE deliveries SET state = 0, reason = NULL, ended_ms = NULL, tries = 0, setbacks = 0, \
          due_ms = ?9 WHERE {CHOSEN}"
     );
     let changed = filter.bind(query, 0).bind(unix_ms()).execute(connection).await?;
-    Ok((orders, changed.rows_affected()))
+    Ok((revived, changed.rows_affected()))
 }
 
 /// Removes what a filter chooses; gives back the state, call and size of each.

@@ -74,7 +74,7 @@ enum Change {
     None,
     Kept(bool),
     Settled(bool),
-    Replayed(Vec<String>, u64),
+    Replayed(Vec<(State, String)>, u64),
     Removed(Vec<(State, String, u64)>),
     Imported(Vec<Delivery>),
 }
@@ -372,8 +372,8 @@ async fn apply(connection: &mut SqliteConnection, job: &Job) -> Result<Change, s
             Change::None
         }
         Job::Replay(filter, _) => {
-            let (orders, count) = store::replay(connection, filter).await?;
-            Change::Replayed(orders, count)
+            let (revived, count) = store::replay(connection, filter).await?;
+            Change::Replayed(revived, count)
         }
         Job::Remove(filter, _) => Change::Removed(store::remove(connection, filter).await?),
         Job::Import(deliveries, _) => {
@@ -424,10 +424,12 @@ impl Spool {
                 let _ = done.send(());
             }
             (Job::Postpone { done, .. } | Job::Wait { done, .. }, _) => drop(done.send(())),
-            (Job::Replay(_, done), Change::Replayed(orders, count)) => {
-                orders.iter().for_each(|order| self.order.add(order));
-                // Which of them were dead and which delivered is found out when they are counted anew.
-                self.counts.waiting.fetch_add(orders.len() as u64, Ordering::Relaxed);
+            (Job::Replay(_, done), Change::Replayed(revived, count)) => {
+                for (state, order) in &revived {
+                    self.counts.remove(*state, 1, 0);
+                    self.counts.add(State::Waiting, 0);
+                    self.order.add(order);
+                }
                 self.arrived.notify_one();
                 let _ = done.send(count);
             }

@@ -1,6 +1,8 @@
 //! The admin plane: metrics, liveness, readiness and status, on a listener and a runtime of its own,
 //! so that it answers when the data plane does not.
 
+mod spool;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 use crate::Holdline;
 use crate::answer::AnsweredBy;
 use crate::relay::Relay;
-use crate::spool::{self, Condition};
+use crate::spool::{Condition, State as Standing};
 
 /// The admin plane's routes.
 pub fn router(holdline: Arc<Holdline>) -> Router {
@@ -25,6 +27,7 @@ pub fn router(holdline: Arc<Holdline>) -> Router {
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/status", get(status))
+        .merge(spool::router(holdline.clone()))
         .with_state(holdline)
 }
 
@@ -121,7 +124,7 @@ fn show_spool(relay: &Relay) {
     let contents = spool.contents();
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let counts = [contents.waiting, contents.delivered, contents.dead];
-    for (state, count) in spool::State::NAMES.into_iter().zip(counts) {
+    for (state, count) in Standing::NAMES.into_iter().zip(counts) {
         metrics.entries.with_label_values(&[state]).set(number(count));
     }
     metrics.bytes.set(number(contents.bytes));

@@ -1,0 +1,4 @@
+//! What people do with an edge from the command line, beside running it.
+
+mod client;
+pub mod spool;
