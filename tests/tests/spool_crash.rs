@@ -38,7 +38,8 @@ impl Crowd {
             let (here, enough, sent) = (here.clone(), enough.clone(), sent.clone());
             tokio::spawn(async move {
                 let mut acknowledged = Vec::new();
-                let mut next = tokio::time::interval_at(begun + pause * call as u32 / calls as u32, pause);
+                let mut next =
+                    tokio::time::interval_at(begun + pause * call as u32 / calls as u32, pause);
                 for number in 0.. {
                     next.tick().await;
                     if enough.load(Ordering::Relaxed) {

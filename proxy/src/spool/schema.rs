@@ -203,11 +203,20 @@ impl Place {
         // Made by us, so that nobody else can read it even for a moment; its logs get the same mode.
         let file = private().create(true).truncate(false).write(true).open(self.file());
         drop(file.map_err(|error| self.io(error))?);
+        // What is damaged is not written to, not even by whoever finds that out.
+        let mut reader = self.connect_to_read().await?;
+        let sound = self.examine(&mut reader).await;
+        // What was only read can be closed at any time.
+        let _ = reader.close().await;
+        sound?;
         let mut connection = self.connect().await?;
-        self.version(&mut connection).await?;
-        self.check(&mut connection).await?;
         self.migrate(&mut connection).await?;
         Ok(connection)
+    }
+
+    async fn examine(&self, reader: &mut SqliteConnection) -> Result<(), OpenFault> {
+        self.version(reader).await?;
+        self.check(reader).await
     }
 
     /// The version of a file that is ours, or that nobody has written to yet.
@@ -313,4 +322,155 @@ fn private() -> std::fs::OpenOptions {
     let mut options = File::options();
     options.mode(0o600);
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::delivery::{Delivery, State};
+    use super::super::store;
+    use super::*;
+
+    fn delivery(n: i64) -> Delivery {
+        Delivery {
+            place: n,
+            id: format!("d{n}"),
+            order: format!("CA{}", n % 3),
+            row: "call_ended".into(),
+            account: None,
+            call: None,
+            method: "POST".into(),
+            target: "/calls/7/call_ended".into(),
+            fields: b"accept: */*\r\n".to_vec(),
+            body: Bytes::from(vec![b'x'; 700]),
+            signature: None,
+            client: None,
+            state: State::Waiting,
+            due_ms: n,
+            tries: 0,
+            setbacks: 0,
+            last_outcome: None,
+        }
+    }
+
+    /// A folder for what is written over and over: in memory, where there is such a place.
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    }
+
+    async fn places(connection: &mut SqliteConnection) -> Vec<i64> {
+        let all = store::list(connection, &store::Filter::default(), 0, 1000).await.unwrap();
+        all.iter().map(|delivery| delivery.place).collect()
+    }
+
+    #[tokio::test]
+    async fn only_one_at_a_time_has_the_lock() {
+        let folder = folder();
+        let place = Place::new(folder.path().join("spool"));
+        let lock = place.lock().unwrap().unwrap();
+        assert!(place.lock().unwrap().is_none());
+        drop(lock);
+        assert!(place.lock().unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_newer_version_is_refused_and_not_touched() {
+        let folder = folder();
+        let place = Place::new(folder.path().to_owned());
+        let (mut connection, _) = place.open(None).await.unwrap();
+        sqlx::raw_sql("PRAGMA user_version = 77").execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        let lock = place.lock().unwrap();
+        for fault in [place.look().await.unwrap_err(), place.open(lock.as_ref()).await.unwrap_err()]
+        {
+            let said = fault.to_string();
+            assert!(said.contains("written by a newer holdline (its schema is 77"), "{said}");
+            assert!(said.contains("start that version again"), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_programs_database_is_refused() {
+        let folder = folder();
+        let place = Place::new(folder.path().to_owned());
+        let options = SqliteConnectOptions::new().filename(place.file()).create_if_missing(true);
+        let mut theirs = SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::raw_sql("CREATE TABLE theirs (x)").execute(&mut theirs).await.unwrap();
+        theirs.close().await.unwrap();
+        let lock = place.lock().unwrap();
+        for fault in [place.look().await.unwrap_err(), place.open(lock.as_ref()).await.unwrap_err()]
+        {
+            assert!(fault.to_string().contains("another program's database"), "{fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_database_is_set_aside_by_whoever_has_the_lock() {
+        let folder = folder();
+        let place = Place::new(folder.path().to_owned());
+        std::fs::write(place.file(), "no database, and longer than a header of one would have to be, at any rate longer than a hundred bytes").unwrap();
+        assert!(matches!(place.open(None).await, Err(OpenFault::Damaged { .. })));
+        let lock = place.lock().unwrap();
+        let (mut connection, aside) = place.open(lock.as_ref()).await.unwrap();
+        assert!(std::fs::read_to_string(aside.unwrap()).unwrap().starts_with("no database"));
+        assert_eq!(places(&mut connection).await, [0; 0]);
+    }
+
+    /// Cuts the log, or the database, at every byte of its end: it opens with what came before, or it is
+    /// set aside as it is.
+    async fn cut(file: &Path, of: &Place, first: usize, expect: &[i64]) -> (usize, usize) {
+        let whole: Vec<(PathBuf, Vec<u8>)> = std::fs::read_dir(file.parent().unwrap())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| !path.ends_with("spool.sqlite-shm") && !path.ends_with(LOCK))
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect();
+        let length = std::fs::metadata(file).unwrap().len() as usize;
+        let (mut opened, mut set_aside) = (0, 0);
+        for end in length - first..length {
+            let folder = folder();
+            for (path, bytes) in &whole {
+                let kept = if path == file { &bytes[..end] } else { &bytes[..] };
+                std::fs::write(folder.path().join(path.file_name().unwrap()), kept).unwrap();
+            }
+            let place = Place::new(folder.path().to_owned());
+            let before = std::fs::read(place.file()).unwrap();
+            let lock = place.lock().unwrap();
+            let (mut connection, aside) = place.open(lock.as_ref()).await.unwrap();
+            let found = places(&mut connection).await;
+            if let Some(aside) = aside {
+                assert!(std::fs::read(aside).unwrap() == before, "cut at {end}: it was changed");
+                assert_eq!(found, [0; 0]);
+                set_aside += 1;
+            } else {
+                assert!(expect.starts_with(&found), "cut at {end}: {found:?}");
+                opened += 1;
+            }
+            // It can be written to either way.
+            assert!(store::insert(&mut connection, &delivery(999)).await.unwrap());
+            connection.close().await.unwrap();
+        }
+        assert_eq!(of.file().parent(), file.parent());
+        (opened, set_aside)
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_cut_anywhere_opens_or_is_set_aside() {
+        let folder = folder();
+        let place = Place::new(folder.path().to_owned());
+        let (mut connection, _) = place.open(None).await.unwrap();
+        let all: Vec<i64> = (1..=12).collect();
+        for n in &all {
+            store::insert(&mut connection, &delivery(*n)).await.unwrap();
+        }
+        let log = PathBuf::from(format!("{}-wal", place.file().display()));
+        // The log's end is a frame of a header and a page.
+        let (opened, set_aside) = cut(&log, &place, 4096 + 24, &all).await;
+        assert_eq!((opened, set_aside), (4096 + 24, 0), "a log that ends early is no damage");
+        connection.close().await.unwrap();
+        let (opened, set_aside) = cut(&place.file(), &place, 4096, &all).await;
+        assert_eq!(opened + set_aside, 4096);
+        assert!(set_aside > 0, "a database that lacks its last page is damaged");
+    }
 }
