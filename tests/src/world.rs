@@ -34,6 +34,8 @@ pub const PUBLIC_URL: &str = "http://edge.test";
 pub const ADMIN_TOKEN: &str = "a token to change things";
 /// The edge's configuration.
 const CONFIG: &str = "edge.toml";
+/// Says how the edge's disk fails.
+const FAULTS: &str = "faults";
 /// How long anything that is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -57,6 +59,7 @@ pub struct Plan<'p> {
     drain: &'p str,
     more: &'p str,
     file: Option<(&'p str, &'p str)>,
+    disk_fails: bool,
 }
 
 /// One upstream of a world.
@@ -76,6 +79,7 @@ pub struct Place {
 pub struct World {
     /// The edge.
     pub edge: Edge,
+    edge_environment: BTreeMap<&'static str, String>,
     /// The origin.
     pub origin: Place,
     /// The monitor.
@@ -120,6 +124,11 @@ impl<'p> Plan<'p> {
         Plan { upstreams: [self.upstreams[0], (url, lines)], ..self }
     }
 
+    /// Lays a disk under the edge that fails when [`World::disk`] tells it to.
+    pub fn on_a_disk_that_fails(self) -> Plan<'p> {
+        Plan { disk_fails: true, ..self }
+    }
+
     /// Starts everything; returns once the edge accepts.
     pub async fn start(self) -> anyhow::Result<World> {
         World::assemble(self).await
@@ -137,7 +146,14 @@ impl World {
     /// A world that is to be started otherwise than usual.
     pub fn plan<'p>(origin: Part, monitor: Part) -> Plan<'p> {
         let usual = ("http://{address}", "");
-        Plan { parts: [origin, monitor], upstreams: [usual; 2], drain: "0s", more: "", file: None }
+        Plan {
+            parts: [origin, monitor],
+            upstreams: [usual; 2],
+            drain: "0s",
+            more: "",
+            file: None,
+            disk_fails: false,
+        }
     }
 
     async fn assemble(plan: Plan<'_>) -> anyhow::Result<World> {
@@ -177,10 +193,16 @@ impl World {
         );
         let path = folder.path().join(CONFIG);
         std::fs::write(&path, config)?;
-        let edge = Edge::start("edge", &path, &environment()).await?;
+        let mut edge_environment = environment();
+        if plan.disk_fails {
+            let faults = folder.path().join(FAULTS).display().to_string();
+            edge_environment.insert("HOLDLINE_FAULTS", faults);
+            edge_environment.insert("LD_PRELOAD", disk_that_fails(folder.path())?);
+        }
+        let edge = Edge::start("edge", &path, &edge_environment).await?;
         let seed = Seed::from_environment().map_err(anyhow::Error::msg)?;
         let company = open(seed, Some(edge.public), 20.0)?;
-        Ok(World { edge, origin, monitor, company, seed, folder })
+        Ok(World { edge, edge_environment, origin, monitor, company, seed, folder })
     }
 
     /// Another phone company for the same edge, in which time passes as fast as this.
@@ -218,7 +240,16 @@ impl World {
 
     /// Starts another edge with the same configuration, and the same folder.
     pub async fn another_edge(&self, label: &str) -> anyhow::Result<Edge> {
-        Edge::start(label, &self.folder.path().join(CONFIG), &environment()).await
+        Edge::start(label, &self.folder.path().join(CONFIG), &self.edge_environment).await
+    }
+
+    /// Lets the edge's disk fail from now on: `write`, `sync`, `full` or `half`; nothing mends it.
+    pub fn disk(&self, fault: &str) -> anyhow::Result<()> {
+        // Put in place as a whole, because it is read at any moment.
+        let (new, faults) =
+            (self.folder.path().join("faults.new"), self.folder.path().join(FAULTS));
+        std::fs::write(&new, fault)?;
+        Ok(std::fs::rename(new, faults)?)
     }
 
     /// A call that is about to be made to the dial-in number.
@@ -535,6 +566,20 @@ async fn fetch(
 ) -> Fetched {
     let key = company.key();
     company.fetch(&Webhook { url, method, form, key, idempotency_token }).await
+}
+
+/// Builds the library that lets a disk fail.
+fn disk_that_fails(folder: &Path) -> anyhow::Result<String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("faults/disk.c");
+    let library = folder.join("disk.so");
+    let built = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .status()
+        .context("running cc")?;
+    anyhow::ensure!(built.success(), "{} could not be built", source.display());
+    Ok(library.display().to_string())
 }
 
 fn environment() -> BTreeMap<&'static str, String> {

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     reason = "a test that cannot go on fails"
 )]
 
@@ -10,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use holdline_tests::stand_in::Reached;
 use holdline_tests::world::{call_sid, form};
-use holdline_tests::{Manner, Part, World};
+use holdline_tests::{Manner, Part, Report, Sender, World};
 use holdline_twilio::Form;
+use sqlx::{Connection as _, SqliteConnection};
 
 const ANSWERS: Part = Part::StandIn(Manner::Answers);
 const CALL_ENDED: &str = "/calls/7/call_ended?campaign=3";
@@ -254,4 +256,80 @@ async fn what_can_be_neither_kept_nor_handed_on_is_not_acknowledged() {
     assert_eq!(send(&world, 2, 2).await, (503, "nobody".to_owned()));
     assert_eq!(world.metric("holdline_callback_lost_total", "").await.unwrap(), 1.0);
     assert!(world.edge.logs("a callback was neither kept nor taken").await);
+}
+
+#[tokio::test]
+async fn two_edges_may_keep_and_one_of_them_delivers() {
+    let mut world = World::start(ANSWERS, Part::Nothing).await.unwrap();
+    let mut other = world.another_edge("other").await.unwrap();
+    let mut sender = Sender::default();
+    // What the other is given is kept, whoever is well, and delivered by the one that has the lock.
+    for number in 1..=3 {
+        let request = Report { call: 1, number }.request();
+        assert_eq!(sender.send(other.public, &request).await.unwrap(), 204);
+    }
+    let numbers = |reached: &[Reached]| reached.iter().map(|r| which(r).1).collect::<Vec<_>>();
+    assert_eq!(numbers(&until_reached(&world, 3).await), [1, 2, 3]);
+    assert!(!other.log().contains("the spool is replayed from here"));
+    // It takes over when the first one ends.
+    world.origin.wire.cut().await;
+    let request = Report { call: 1, number: 4 }.request();
+    assert_eq!(sender.send(other.public, &request).await.unwrap(), 204);
+    assert_eq!(send(&world, 1, 5).await, kept());
+    world.edge.terminate().unwrap();
+    assert!(world.edge.ended(Duration::from_secs(10)).await.unwrap().success());
+    assert!(other.logs("the spool is replayed from here").await);
+    world.origin.wire.mend().await;
+    assert_eq!(numbers(&until_reached(&world, 5).await), [1, 2, 3, 4, 5]);
+    other.terminate().unwrap();
+    assert!(other.ended(Duration::from_secs(10)).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_damaged_spool_is_set_aside_and_what_can_be_read_of_it_taken_in() {
+    let mut world = World::start(ANSWERS, Part::Nothing).await.unwrap();
+    world.origin.wire.cut().await;
+    for number in 1..=40 {
+        assert_eq!(send(&world, number, number).await, kept());
+    }
+    world.edge.terminate().unwrap();
+    assert!(world.edge.ended(Duration::from_secs(10)).await.unwrap().success());
+    // The disk has lost the end of the file.
+    let file = world.folder().join("spool/spool.sqlite");
+    let length = std::fs::metadata(&file).unwrap().len();
+    std::fs::File::options().write(true).open(&file).unwrap().set_len(length - 4096).unwrap();
+    world.restart_edge().await.unwrap();
+    assert!(world.edge.logs("the spool was damaged and is set aside").await);
+    assert_eq!(world.metric("holdline_spool_set_aside_total", "").await.unwrap(), 1.0);
+    assert_eq!(send(&world, 99, 99).await, kept());
+    let aside = std::fs::read_dir(world.folder().join("spool"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| {
+            let name = path.display().to_string();
+            name.contains(".damaged-") && !name.ends_with("-wal") && !name.ends_with("-shm")
+        })
+        .unwrap();
+    assert_eq!(std::fs::metadata(&aside).unwrap().len(), length - 4096);
+    let said = world.spool(&["import", &aside.display().to_string()], "").await.unwrap();
+    assert!(said.out.contains("new and taken in"), "{said:?}");
+    let saved = waiting(&world).await - 1;
+    assert!(saved >= 30, "{saved} of 40 could be read: {}", said.err);
+    world.origin.wire.mend().await;
+    until_nothing_waits(&world).await;
+    assert_eq!(world.origin.reached().len() as u64, saved + 1);
+}
+
+#[tokio::test]
+async fn a_spool_of_a_newer_version_is_refused_with_a_clear_word() {
+    let mut world = World::start(ANSWERS, Part::Nothing).await.unwrap();
+    world.edge.terminate().unwrap();
+    world.edge.ended(Duration::from_secs(10)).await.unwrap();
+    let file = world.folder().join("spool/spool.sqlite");
+    let mut connection =
+        SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    sqlx::raw_sql("PRAGMA user_version = 99").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let refused = world.restart_edge().await.unwrap_err();
+    assert!(format!("{refused:#}").contains("was written by a newer holdline"), "{refused:#}");
 }

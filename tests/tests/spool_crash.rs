@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use holdline_tests::{Part, Report, Sender, Taker, Taking, World};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::sync::watch;
 
 /// Whoever sends reports, many calls at once, each call's one after the other.
@@ -80,10 +81,12 @@ impl Crowd {
 }
 
 /// A world whose origin takes reports, and remembers them.
-async fn world(more: &str) -> (World, Taker) {
+async fn world() -> (World, Taker) {
+    const QUICK: &str =
+        "[spool]\nbackoff = \"50ms\"\nbackoff_cap = \"200ms\"\n[log]\nvisits = false";
     let taker = Taker::start(Taking::After(Duration::ZERO)).await.unwrap();
-    let quick = format!("[spool]\nbackoff = \"50ms\"\nbackoff_cap = \"200ms\"\n{more}");
-    let world = World::plan(Part::Nothing, Part::Nothing).more(&quick).start().await.unwrap();
+    let plan = World::plan(Part::Nothing, Part::Nothing).more(QUICK).on_a_disk_that_fails();
+    let world = plan.start().await.unwrap();
     world.origin.wire.lead_to(taker.address());
     world.origin.wire.mend().await;
     (world, taker)
@@ -102,7 +105,7 @@ async fn until_delivered(world: &World) {
 }
 
 /// What was acknowledged was delivered, in order, and twice only under one delivery id.
-fn judge(acknowledged: &[Report], taker: &Taker) {
+fn judge(acknowledged: &[Report], taker: &Taker, in_order: bool) {
     let taken = taker.taken();
     let mut first: HashMap<Report, usize> = HashMap::new();
     let mut names: HashMap<Report, String> = HashMap::new();
@@ -123,7 +126,7 @@ fn judge(acknowledged: &[Report], taker: &Taker) {
     for report in acknowledged {
         by_call.entry(report.call).or_default().push(*report);
     }
-    for reports in by_call.values() {
+    for reports in by_call.values().filter(|_| in_order) {
         for pair in reports.windows(2) {
             assert!(first[&pair[0]] < first[&pair[1]], "{:?} overtook {:?}", pair[1], pair[0]);
         }
@@ -148,7 +151,7 @@ impl Chance {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_by_killing_the_edge() {
-    let (mut world, taker) = world("").await;
+    let (mut world, taker) = world().await;
     let mut chance =
         Chance(std::env::var("SIM_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7));
     let crowd = Crowd::begin(world.public(), 100, 500);
@@ -175,7 +178,64 @@ async fn nothing_acknowledged_is_lost_by_killing_the_edge() {
     let acknowledged = crowd.end().await;
     until_delivered(&world).await;
     assert!(acknowledged.len() > 1000, "only {} were acknowledged", acknowledged.len());
-    judge(&acknowledged, &taker);
+    judge(&acknowledged, &taker, true);
     let seen: HashSet<Report> = taker.taken().into_iter().map(|taken| taken.report).collect();
     assert!(seen.len() >= acknowledged.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_while_the_disk_fails() {
+    let (world, taker) = world().await;
+    let crowd = Crowd::begin(world.public(), 60, 300);
+    let spool = |what: &'static str| {
+        let world = &world;
+        async move { world.metric(what, "").await.unwrap() }
+    };
+    for fault in ["write", "sync", "full", "half"] {
+        // The disk fails while nobody else takes anything: Twilio is told so.
+        taker.take(Taking::Refusing(500));
+        crowd.until_sent(crowd.sent.load(Ordering::Relaxed) + 60).await;
+        world.disk(fault).unwrap();
+        let lost = spool("holdline_callback_lost_total").await;
+        let begun = Instant::now();
+        while spool("holdline_callback_lost_total").await < lost + 10.0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{fault}: nobody was told");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(spool("holdline_spool_keeps").await, 0.0, "{fault}");
+        // The origin takes them: what cannot be kept goes straight through.
+        taker.take(Taking::After(Duration::ZERO));
+        let passed = spool("holdline_spool_passed_through_total").await;
+        let begun = Instant::now();
+        while spool("holdline_spool_passed_through_total").await < passed + 10.0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{fault}: nothing was handed on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        world.disk("").unwrap();
+        world.until_metric("holdline_spool_keeps", "", 1.0).await.unwrap();
+    }
+    let acknowledged = crowd.end().await;
+    until_delivered(&world).await;
+    // What could not be kept could not wait for its turn either.
+    judge(&acknowledged, &taker, false);
+    assert!(world.edge.logs("the spool cannot be written").await);
+    assert!(world.edge.logs("the spool can be written again").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_the_size_of_files_is_a_full_disk() {
+    let (world, taker) = world().await;
+    taker.take(Taking::Refusing(500));
+    let crowd = Crowd::begin(world.public(), 60, 300);
+    crowd.until_sent(100).await;
+    let pid = Pid::from_raw(i32::try_from(world.edge.pid().unwrap()).unwrap());
+    let limit = |current| Rlimit { current, maximum: None };
+    prlimit(pid, Resource::Fsize, limit(Some(1024 * 1024))).unwrap();
+    world.until_metric("holdline_spool_keeps", "", 0.0).await.unwrap();
+    prlimit(pid, Resource::Fsize, limit(None)).unwrap();
+    world.until_metric("holdline_spool_keeps", "", 1.0).await.unwrap();
+    taker.take(Taking::After(Duration::ZERO));
+    let acknowledged = crowd.end().await;
+    until_delivered(&world).await;
+    judge(&acknowledged, &taker, false);
 }

@@ -328,23 +328,29 @@ async fn import_spool(
     from: &Path,
     send: &mut impl AsyncFnMut(Vec<u8>, u64) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let file =
+    let mut reader =
         if from.is_dir() { Reader::open(from).await? } else { Reader::open_file(from).await? };
-    let mut reader = file;
     // What was delivered is nobody's concern any more.
     for state in ["waiting", "dead"] {
         let filter = Filter { state: Some(state.to_owned()), ..Filter::default() };
         let mut after = 0;
         loop {
-            let page = reader.page(&filter, after).await?;
-            let Some(last) = page.last() else { break };
-            after = last.place;
-            let mut lines = Vec::new();
-            for delivery in &page {
-                serde_json::to_writer(&mut lines, &Carried::from(delivery))?;
-                lines.push(b'\n');
+            let (found, fault) = reader.readable(&filter, after).await;
+            if let Some(last) = found.last() {
+                after = last.place;
+                let mut lines = Vec::new();
+                for delivery in &found {
+                    serde_json::to_writer(&mut lines, &Carried::from(delivery))?;
+                    lines.push(b'\n');
+                }
+                send(lines, found.len() as u64).await?;
             }
-            send(lines, page.len() as u64).await?;
+            if let Some(fault) = fault {
+                return Err(fault.into());
+            }
+            if found.is_empty() {
+                break;
+            }
         }
     }
     Ok(())

@@ -190,12 +190,15 @@ impl Place {
 
     /// A connection that changes nothing.
     pub async fn connect_to_read(&self) -> Result<SqliteConnection, OpenFault> {
-        Place::connect_to(&self.file()).await
+        let options = reading(&self.file());
+        SqliteConnection::connect_with(&options).await.map_err(|error| self.fault(error))
     }
 
-    /// A connection that changes nothing, to a spool's file under whatever name.
+    /// A connection that changes nothing, to a spool's file under whatever name, damaged or not.
     pub async fn connect_to(file: &Path) -> Result<SqliteConnection, OpenFault> {
-        let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(BUSY);
+        let options = reading(file)
+            // Without this a file that lacks its end cannot be read at all.
+            .pragma("writable_schema", "ON");
         SqliteConnection::connect_with(&options).await.map_err(|error| fault_of(file, error))
     }
 
@@ -292,6 +295,10 @@ impl Place {
     pub(super) fn fault(&self, error: sqlx::Error) -> OpenFault {
         fault_of(&self.file(), error)
     }
+}
+
+fn reading(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(BUSY)
 }
 
 fn fault_of(file: &Path, error: sqlx::Error) -> OpenFault {

@@ -333,6 +333,26 @@ pub(super) async fn list(
     rows.iter().map(read).collect()
 }
 
+/// The same of a file that may be damaged: what can be read, and the fault that ended it.
+pub(super) async fn readable(
+    connection: &mut SqliteConnection,
+    filter: &Filter,
+    after: i64,
+    most: u32,
+) -> (Vec<Delivery>, Option<sqlx::Error>) {
+    use futures::StreamExt as _;
+    let query = format!("SELECT {COLUMNS} FROM deliveries WHERE {CHOSEN} ORDER BY place LIMIT ?9");
+    let mut rows = filter.bind(query, after).bind(most).fetch(connection);
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().await {
+        match row.and_then(|row| read(&row)) {
+            Ok(delivery) => found.push(delivery),
+            Err(error) => return (found, Some(error)),
+        }
+    }
+    (found, None)
+}
+
 /// Makes what a filter chooses due at once and all its tries forgotten. Gives back the former state and
 /// the call of those that did not wait before, and how many were chosen.
 pub(super) async fn replay(

@@ -72,6 +72,17 @@ impl Reader {
         Ok(store::list(&mut self.0, filter, after, PAGE).await?)
     }
 
+    /// The same of a file that may be damaged: what can be read, and the fault that ended it. A fault does
+    /// not end the file: further on more may be read.
+    pub async fn readable(
+        &mut self,
+        filter: &Filter,
+        after: i64,
+    ) -> (Vec<Delivery>, Option<ToolFault>) {
+        let (found, fault) = store::readable(&mut self.0, filter, after, PAGE).await;
+        (found, fault.map(ToolFault::from))
+    }
+
     /// How many a filter chooses.
     pub async fn count(&mut self, filter: &Filter) -> Result<u64, ToolFault> {
         check(filter)?;

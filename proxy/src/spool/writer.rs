@@ -261,7 +261,7 @@ impl Writer {
                     written = Batch::Reopen;
                 }
                 Ok(changes) => {
-                    self.spool.sound.store(true, Ordering::Relaxed);
+                    self.is_sound();
                     for (job, change) in batch.drain(..).zip(changes) {
                         self.spool.tell(job, change);
                     }
@@ -291,6 +291,12 @@ impl Writer {
         if lasting || is_damage(&error) { Batch::Reopen } else { Batch::Done }
     }
 
+    fn is_sound(&self) {
+        if !self.spool.sound.swap(true, Ordering::Relaxed) {
+            tracing::info!("the spool can be written again");
+        }
+    }
+
     /// Takes the right to replay over from a process that has ended.
     async fn take_over(&mut self, open: &mut Open) -> Batch {
         match self.place.lock() {
@@ -317,8 +323,7 @@ impl Writer {
         if !spool.sound.load(Ordering::Relaxed) {
             // Only writing shows whether it can be written again.
             touch(connection).await?;
-            spool.sound.store(true, Ordering::Relaxed);
-            tracing::info!("the spool can be written again");
+            self.is_sound();
         }
         Ok(())
     }
