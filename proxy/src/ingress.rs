@@ -15,6 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use crate::answer::Refusal;
 use crate::upstream::http1::push_field;
 
+/// The path below which only the edge itself asks an application.
+const OURS: &str = "/holdline/";
 /// The largest header block that is read as a request: names, values and target together, in bytes.
 pub const LARGEST_HEADER: usize = 32 * 1024;
 
@@ -109,7 +111,9 @@ impl Head<'_> {
     /// a request must not pass the proof by being spelled another way.
     pub fn resembles_a_row(&self, catalogue: &Catalogue) -> bool {
         let tidy = tidied(self.path());
-        !matches!(catalogue.find(self.method.as_str(), &tidy), Found::Unlisted)
+        // What the edge itself sends to the application goes below this path.
+        tidy.starts_with(OURS)
+            || !matches!(catalogue.find(self.method.as_str(), &tidy), Found::Unlisted)
     }
 
     /// The path without the query.

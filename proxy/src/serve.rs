@@ -188,8 +188,7 @@ async fn oversee(
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(MEMORY_SWEEP).await;
-            relay.late.sweep(relay.clock.now());
-            relay.recent.sweep(relay.clock.now());
+            relay.sweep();
         }
     });
     tokio::spawn(watchman.run());

@@ -4,3 +4,4 @@
 pub mod callin;
 pub mod documents;
 pub mod fit;
+pub mod notice;

@@ -6,6 +6,7 @@
 
 pub(crate) mod callers;
 mod deliveries;
+pub(crate) mod reports;
 pub mod sample;
 
 use std::path::Path;

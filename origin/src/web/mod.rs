@@ -6,6 +6,7 @@
 mod callin;
 mod health;
 mod inspect;
+mod reports;
 mod request;
 
 use std::sync::Arc;
@@ -54,6 +55,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/caller/{id}/read_instruction_options", post(callin::read_instruction_options))
         .route("/caller/end_session", post(callin::end_session))
         .route("/end_caller_session", post(callin::end_session))
+        .route("/calls/{id}/call_ended", post(reports::call_ended))
+        .route("/transfer/{id}/end", post(reports::transfer_ended))
+        .route("/holdline/notices", post(reports::notices))
         .route("/inspect/callers", get(inspect::callers))
         .route("/inspect/events/{channel}", get(inspect::events))
         .with_state(app)

@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{App, Fault};
 
-const LARGEST_BODY: usize = 64 * 1024;
+/// A notice tells of a whole request of 64 KiB, every byte of which may be escaped.
+const LARGEST_BODY: usize = 512 * 1024;
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 /// A proven request.
@@ -98,11 +99,16 @@ fn prove(
     Err(last)
 }
 
+/// The name of a delivery that the edge has named.
+pub(crate) fn edge_delivery(id: &str) -> String {
+    format!("edge:{id}")
+}
+
 /// The edge's delivery id, else one made of Twilio's idempotency token, else a name that no other
 /// request has.
 fn delivery_of(headers: &HeaderMap, target: &str, body: &Bytes) -> String {
     if let Some(id) = headers.get("holdline-delivery").and_then(|value| value.to_str().ok()) {
-        return format!("edge:{id}");
+        return edge_delivery(id);
     }
     let mut hash = Sha256::new();
     match headers.get("i-twilio-idempotency-token") {

@@ -163,6 +163,10 @@ impl RowSpec {
         );
         require(self.path.starts_with('/'), "path: must begin with /");
         require(
+            !self.path.starts_with("/holdline/"),
+            "path: below /holdline/ only the edge itself asks",
+        );
+        require(
             !self.methods.is_empty() && self.methods.iter().all(|m| METHODS.contains(&m.as_str())),
             "methods: use one or more of GET, HEAD and POST",
         );

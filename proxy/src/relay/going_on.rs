@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdline_policy::{Replay, Stopped};
+use holdline_policy::{Replay, Stopped, Upstream};
 use pingora_timeout::fast_timeout::fast_timeout;
 
 use super::attempt::{Done, Race};
@@ -68,10 +68,10 @@ impl Relay {
     pub(super) fn remember(self: &Arc<Self>, question: &Question<'_>, mut race: Race<Judged>) {
         let delivery = question.outgoing.delivery.clone();
         let until = self.clock.now() + question.row.hold.unwrap_or_default() + hold::GRACE;
-        if !self.late.begin(&delivery, &question.row.name, until) {
+        if !self.late.begin(&delivery, self.subject(question), until) {
             return self.leave(race);
         }
-        let replay = question.row.replay;
+        let (replay, row) = (question.row.replay, question.visit.row);
         let mut held = Held {
             relay: self.clone(),
             delivery,
@@ -84,6 +84,10 @@ impl Relay {
                 match fast_timeout(LOOK_EVERY, race.next()).await {
                     Ok(Some(Done { note, result: Ok(judged), .. })) => {
                         held.answered = true;
+                        if note.upstream == Upstream::Origin {
+                            let row = &held.relay.catalogue.rows()[row];
+                            held.relay.untell(row, &held.delivery);
+                        }
                         let answer = held.relay.steered(note.upstream, judged);
                         held.relay.late.end(&held.delivery, Late::Answered(answer));
                     }

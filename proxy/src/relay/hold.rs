@@ -22,7 +22,7 @@ pub const PARAMETER: &str = "holdline";
 /// The longest token, as it stands in the URL. What does not fit is not held.
 pub const LONGEST_TOKEN: usize = 2048;
 /// How much later than the end of its hold a token is still believed.
-pub(super) const GRACE: Duration = Duration::from_secs(60);
+pub(super) const GRACE: Duration = Duration::from_secs(20);
 const NONCE: usize = 24;
 
 /// Keys shared by all edges. The first seals; all of them open, so that keys can be rotated.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdline_policy::Moment;
 
+use super::notice::Subject;
 use crate::answer::Answer;
 use crate::telemetry::Metrics;
 
@@ -47,7 +48,7 @@ struct Entries {
 #[derive(Debug)]
 struct Entry {
     late: Late,
-    row: String,
+    subject: Subject,
     until: Moment,
     fetched: bool,
 }
@@ -72,12 +73,12 @@ impl LateAnswers {
     }
 
     /// Remembers that a held visit is still being asked, until a moment. False if there is no room.
-    pub fn begin(&self, delivery: &str, row: &str, until: Moment) -> bool {
+    pub(super) fn begin(&self, delivery: &str, subject: Subject, until: Moment) -> bool {
         let mut entries = self.lock();
         if entries.by_delivery.len() >= MOST {
             return false;
         }
-        let entry = Entry { late: Late::Running, row: row.to_owned(), until, fetched: false };
+        let entry = Entry { late: Late::Running, subject, until, fetched: false };
         entries.put(delivery, entry);
         true
     }
@@ -112,13 +113,13 @@ impl LateAnswers {
                     self.metrics.late_answers.with_label_values(&["given"]).inc();
                 }
             }
-            Late::GivenUp { .. } => entries.take(delivery),
+            Late::GivenUp { .. } => drop(entries.take(delivery)),
         }
         Some(late)
     }
 
-    /// Forgets what nobody returns for any more, and says where an answer was wasted.
-    pub fn sweep(&self, now: Moment) {
+    /// Forgets what nobody returns for any more, and gives back the answers that nobody fetched.
+    pub(super) fn sweep(&self, now: Moment) -> Vec<(Subject, Answer)> {
         let mut entries = self.lock();
         let over: Vec<String> = entries
             .by_delivery
@@ -126,16 +127,16 @@ impl LateAnswers {
             .filter(|(_, entry)| entry.until <= now && !matches!(entry.late, Late::Running))
             .map(|(delivery, _)| delivery.clone())
             .collect();
+        let mut not_fetched = Vec::new();
         for delivery in over {
-            if let Some(entry) = entries.by_delivery.get(&delivery)
-                && matches!(entry.late, Late::Answered(_))
-                && !entry.fetched
+            if let Some(Entry { late: Late::Answered(answer), subject, fetched: false, .. }) =
+                entries.take(&delivery)
             {
                 self.metrics.late_answers.with_label_values(&["unfetched"]).inc();
-                tracing::warn!(row = entry.row, "nobody came for an answer that was late");
+                not_fetched.push((subject, answer));
             }
-            entries.take(&delivery);
         }
+        not_fetched
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -147,15 +148,15 @@ impl LateAnswers {
 
 impl Entries {
     fn put(&mut self, delivery: &str, entry: Entry) {
-        self.take(delivery);
+        drop(self.take(delivery));
         self.bytes += entry.late.bytes();
         self.by_delivery.insert(delivery.to_owned(), entry);
     }
 
-    fn take(&mut self, delivery: &str) {
-        if let Some(entry) = self.by_delivery.remove(delivery) {
-            self.bytes -= entry.late.bytes();
-        }
+    fn take(&mut self, delivery: &str) -> Option<Entry> {
+        let entry = self.by_delivery.remove(delivery)?;
+        self.bytes -= entry.late.bytes();
+        Some(entry)
     }
 }
 
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn an_answer_is_given_as_often_as_somebody_returns_for_it() {
         let memory = memory();
-        assert!(memory.begin("d", "row", at(10)));
+        assert!(memory.begin("d", Subject::example(), at(10)));
         assert!(matches!(memory.look("d"), Some(Late::Running)));
         memory.end("d", answered());
         for _ in 0..2 {
@@ -206,18 +207,18 @@ mod tests {
     #[test]
     fn what_nobody_came_for_is_told() {
         let memory = memory();
-        memory.begin("d", "row", at(10));
+        memory.begin("d", Subject::example(), at(10));
         memory.sweep(at(11));
         assert!(memory.look("d").is_some(), "it is still being asked");
         memory.end("d", answered());
-        memory.sweep(at(12));
+        assert_eq!(memory.sweep(at(12)).len(), 1);
         assert_eq!(memory.metrics.late_answers.with_label_values(&["unfetched"]).get(), 1);
     }
 
     #[test]
     fn what_was_given_up_is_told_once() {
         let memory = memory();
-        memory.begin("d", "row", at(10));
+        memory.begin("d", Subject::example(), at(10));
         memory.end("d", Late::GivenUp { may_have_run: true });
         assert!(matches!(memory.look("d"), Some(Late::GivenUp { may_have_run: true })));
         assert!(memory.look("d").is_none());
@@ -228,7 +229,8 @@ mod tests {
     #[test]
     fn the_memory_is_bounded() {
         let memory = memory();
-        let begun = (0..=MOST).filter(|n| memory.begin(&n.to_string(), "row", at(1))).count();
+        let begun =
+            (0..=MOST).filter(|n| memory.begin(&n.to_string(), Subject::example(), at(1))).count();
         assert_eq!(begun, MOST);
         memory.lock().bytes = MOST_BYTES;
         memory.end("1", answered());

@@ -13,6 +13,7 @@ pub mod hold;
 mod judge;
 pub mod late;
 pub mod mend;
+pub mod notice;
 mod redeliver;
 mod report;
 pub mod twice;
@@ -133,6 +134,7 @@ impl Relay {
     pub async fn answer(self: &Arc<Self>, visit: Proven<Visit>, record: &mut Record) -> Answer {
         let mut question = self.question(visit.into_inner(), record);
         if let Some(answer) = self.after_an_error(&mut question) {
+            self.tell(&question, &answer);
             return answer;
         }
         let first = match self.first_of_its_kind(&question).await {
@@ -143,6 +145,7 @@ impl Relay {
             Kind::Asynchronous => self.deliver(&mut question, record).await,
             Kind::Synchronous | Kind::Media => self.steer(&mut question, record).await,
         };
+        self.tell(&question, &answer);
         if let Some(first) = first {
             first.answered(&answer);
         }

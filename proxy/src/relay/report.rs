@@ -16,7 +16,7 @@ use super::judge::judge_receipt;
 use super::{Question, Relay};
 use crate::answer::Answer;
 use crate::record::Record;
-use crate::spool::{Delivery, NotKept, State, unix_ms};
+use crate::spool::{Delivery, Kind, NotKept, State, unix_ms};
 
 /// How long a report may take to be on disk. What is slower is no disk to rely on.
 const COMMIT: Duration = Duration::from_secs(2);
@@ -122,6 +122,7 @@ impl Relay {
         };
         Delivery {
             place,
+            kind: Kind::Callback,
             id: outgoing.delivery.clone(),
             order,
             row: question.row.name.clone(),

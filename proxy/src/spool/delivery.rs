@@ -15,6 +15,8 @@ const OVERHEAD: usize = 320;
 pub struct Delivery {
     /// Its place in the order of arrival: nanoseconds since 1970, and no two alike.
     pub place: i64,
+    /// What it is.
+    pub kind: Kind,
     /// The delivery id.
     pub id: String,
     /// What is delivered one after the other: the CallSid, else the ConferenceSid, else the delivery id,
@@ -48,6 +50,15 @@ pub struct Delivery {
     pub setbacks: u32,
     /// What came of the last try.
     pub last_outcome: Option<String>,
+}
+
+/// What is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// What Twilio has sent.
+    Callback,
+    /// What the edge itself tells the application.
+    Notice,
 }
 
 /// Where a delivery stands.
@@ -90,6 +101,29 @@ impl fmt::Debug for Delivery {
             .field("state", &self.state)
             .field("tries", &self.tries)
             .finish_non_exhaustive()
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// Its name in tools.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Callback => "callback",
+            Kind::Notice => "notice",
+        }
+    }
+
+    /// Every name [`Kind::name`] can give, in the order of the codes in the table.
+    pub const NAMES: [&'static str; 2] = ["callback", "notice"];
+
+    pub(super) const fn code(self) -> i64 {
+        self as i64
+    }
+
+    pub(super) const fn of(code: i64) -> Kind {
+        if code == 1 { Kind::Notice } else { Kind::Callback }
     }
 }
 

@@ -28,7 +28,7 @@ use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::telemetry::Metrics;
-pub use delivery::{Delivery, State, unix_ms};
+pub use delivery::{Delivery, Kind, State, unix_ms};
 use order::Order;
 pub use order::Turn;
 pub use schema::{OpenFault, Place};
@@ -183,6 +183,27 @@ impl Spool {
             Ok(Err(_)) => Err(NotKept::Failed),
             Err(_) => Err(NotKept::TooSlow),
         }
+    }
+
+    /// Keeps something of our own, in its own time; nobody waits for it.
+    pub fn leave(&self, delivery: Delivery) {
+        let (done, _) = oneshot::channel();
+        let room = self.has_room_for(delivery.size());
+        let row = delivery.row.clone();
+        if !room || self.jobs.try_send(Job::Keep(Box::new(delivery), done)).is_err() {
+            let why = if room { NotKept::TooSlow } else { NotKept::NoRoom };
+            self.metrics.spool.refused.with_label_values(&[why.name()]).inc();
+            tracing::error!(row, %why, "a notice was not kept");
+        }
+    }
+
+    /// Takes back what was left, if it was not delivered yet.
+    pub fn withdraw(&self, id: String) {
+        let state = Some(State::Waiting.name().to_owned());
+        let filter = Filter { id: Some(id), state, ..Filter::default() };
+        let (done, _) = oneshot::channel();
+        // What is not withdrawn is delivered, and does no harm: it names the visit's delivery id.
+        let _ = self.jobs.try_send(Job::Remove(filter, done));
     }
 
     /// A place behind all others.

@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use holdline_policy::backoff::jittered;
 use holdline_policy::redelivery::{Fate, Throttle, Tried, is_taken_for_a_stranger};
-use holdline_policy::{Access, Outcome, Upstream};
+use holdline_policy::{Access, Outcome, Row, Upstream};
 use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use super::schema::Place;
 use super::store::{self, Cursor, millis};
 use super::writer::{Done, Job};
-use super::{Condition, Delivery, Spool, State, unix_ms};
+use super::{Condition, Delivery, Kind, Spool, State, unix_ms};
 use crate::relay::Relay;
 
 /// How often it is looked whether anything is due, and whether anything may be started.
@@ -216,9 +216,9 @@ impl Replay {
     fn choose(&self, delivery: &Delivery) -> (Upstream, Access) {
         let standing = self.relay.standing();
         let rows = self.relay.catalogue.rows();
-        let row = rows.iter().find(|row| row.name == delivery.row);
-        // A row that is no longer listed was the origin's.
-        let chain = row.map_or(&[Upstream::Origin][..], |row| &row.chain);
+        let reports = |row: &&Row| delivery.kind == Kind::Callback && row.name == delivery.row;
+        // Notices, and what was a row's that is no longer listed, are the origin's.
+        let chain = rows.iter().find(reports).map_or(&[Upstream::Origin][..], |row| &row.chain);
         let serves = |upstream: &&Upstream| standing.of(**upstream) == Access::Serving;
         let first = chain.iter().find(serves).or(chain.first());
         let upstream = first.copied().unwrap_or(Upstream::Origin);

@@ -27,7 +27,7 @@ const APPLICATION_ID: i64 = 0x486f_6c64;
 const BUSY: Duration = Duration::from_secs(5);
 
 /// One change of the schema after the other; the version of a file is how many were made.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // A delivery's place is its order of arrival. `state` is 0 while it waits, 1 when it was delivered, 2
     // when it is dead.
     "CREATE TABLE deliveries (
@@ -55,6 +55,8 @@ const MIGRATIONS: [&str; 1] = [
     CREATE INDEX waiting_by_due ON deliveries (due_ms, place) WHERE state = 0;
     CREATE INDEX waiting_in_order ON deliveries (ordered_by, place) WHERE state = 0;
     CREATE INDEX ended ON deliveries (state, ended_ms) WHERE state <> 0;",
+    // 0 is what Twilio has sent, 1 a notice of our own.
+    "ALTER TABLE deliveries ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// Why a spool cannot be opened.
@@ -335,13 +337,14 @@ fn private() -> std::fs::OpenOptions {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::delivery::{Delivery, State};
+    use super::super::delivery::{Delivery, Kind, State};
     use super::super::store;
     use super::*;
 
     fn delivery(n: i64) -> Delivery {
         Delivery {
             place: n,
+            kind: Kind::Callback,
             id: format!("d{n}"),
             order: format!("CA{}", n % 3),
             row: "call_ended".into(),
@@ -394,6 +397,44 @@ mod tests {
             let said = fault.to_string();
             assert!(said.contains("written by a newer holdline (its schema is 77"), "{said}");
             assert!(said.contains("start that version again"), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_of_every_earlier_version_is_brought_up_to_date() {
+        for version in 1..MIGRATIONS.len() {
+            let folder = folder();
+            let place = Place::new(folder.path().to_owned());
+            let mut earlier = place.connect_or_make().await;
+            for migration in &MIGRATIONS[..version] {
+                sqlx::raw_sql(*migration).execute(&mut earlier).await.unwrap();
+            }
+            let marks = format!(
+                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};
+                 INSERT INTO deliveries (place, id, size, ordered_by, row, method, target, fields, body, due_ms)
+                 VALUES (5, 'd', 1, 'CA1', 'call_ended', 'POST', '/x', x'', x'41', 0)"
+            );
+            sqlx::raw_sql(sqlx::AssertSqlSafe(marks)).execute(&mut earlier).await.unwrap();
+            let (mut connection, aside) = place.open(None).await.unwrap();
+            assert_eq!(aside, None);
+            let kept = store::list(&mut connection, &store::Filter::default(), 0, 9).await.unwrap();
+            assert_eq!(
+                (kept[0].place, kept[0].kind, &kept[0].body[..]),
+                (5, Kind::Callback, &b"A"[..])
+            );
+            // Whoever still has the earlier version open goes on writing.
+            let insert = "INSERT INTO deliveries (place, id, size, ordered_by, row, method, target, fields, body, due_ms)
+                 VALUES (6, 'e', 1, 'CA1', 'call_ended', 'POST', '/x', x'', x'', 0)";
+            sqlx::raw_sql(insert).execute(&mut earlier).await.unwrap();
+            assert_eq!(places(&mut connection).await, [5, 6]);
+        }
+    }
+
+    impl Place {
+        /// A connection to a file that need not be there.
+        async fn connect_or_make(&self) -> SqliteConnection {
+            std::fs::File::create(self.file()).unwrap();
+            self.connect().await.unwrap()
         }
     }
 

@@ -7,7 +7,7 @@ use holdline_policy::redelivery::STEPS_ASIDE;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::delivery::{Delivery, State, age_of, unix_ms};
+use super::delivery::{Delivery, Kind, State, age_of, unix_ms};
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -71,21 +71,22 @@ pub(super) struct Cursor {
     place: i64,
 }
 
-const COLUMNS: &str = "place, id, ordered_by, row, account, call, method, target, fields, body, \
+const COLUMNS: &str = "place, kind, id, ordered_by, row, account, call, method, target, fields, body, \
      signature, client, state, reason, due_ms, tries, setbacks, last_outcome";
 
 /// Keeps a delivery. False if it is there already.
 pub(super) async fn insert(connection: &mut SqliteConnection, delivery: &Delivery) -> Result<bool> {
     let mut place = delivery.place;
     loop {
-        let query = "INSERT INTO deliveries (place, id, ordered_by, row, account, call, method, target, \
+        let query = "INSERT INTO deliveries (place, kind, id, ordered_by, row, account, call, method, target, \
                      fields, body, signature, client, size, state, reason, due_ms, tries, setbacks, \
                      last_outcome, ended_ms) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                      ON CONFLICT DO NOTHING";
         let ended_ms = (delivery.state != State::Waiting).then(unix_ms);
         let inserted = sqlx::query(query)
             .bind(place)
+            .bind(delivery.kind.code())
             .bind(&delivery.id)
             .bind(&delivery.order)
             .bind(&delivery.row)
@@ -434,6 +435,7 @@ fn read(row: &SqliteRow) -> Result<Delivery> {
     let body: Vec<u8> = row.try_get("body")?;
     Ok(Delivery {
         place: row.try_get("place")?,
+        kind: Kind::of(row.try_get("kind")?),
         id: row.try_get("id")?,
         order: row.try_get("ordered_by")?,
         row: row.try_get("row")?,

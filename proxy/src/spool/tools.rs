@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 
-use super::delivery::{Delivery, State, age_of, unix_ms};
+use super::delivery::{Delivery, Kind, State, age_of, unix_ms};
 use super::store;
 use super::writer::Job;
 use super::{Filter, OpenFault, Place, Spool};
@@ -130,6 +130,7 @@ fn check(filter: &Filter) -> Result<(), ToolFault> {
 pub fn listed(delivery: &Delivery) -> Value {
     json!({
         "id": delivery.id,
+        "kind": delivery.kind.name(),
         "state": delivery.state.name(),
         "reason": delivery.state.reason(),
         "row": delivery.row,
@@ -216,6 +217,8 @@ fn masked_text(text: &str) -> String {
 #[serde(deny_unknown_fields)]
 pub struct Carried {
     place: i64,
+    #[serde(default)]
+    kind: String,
     id: String,
     ordered_by: String,
     row: String,
@@ -242,6 +245,7 @@ impl From<&Delivery> for Carried {
     fn from(delivery: &Delivery) -> Carried {
         Carried {
             place: delivery.place,
+            kind: delivery.kind.name().to_owned(),
             id: delivery.id.clone(),
             ordered_by: delivery.order.clone(),
             row: delivery.row.clone(),
@@ -294,6 +298,7 @@ impl TryFrom<Carried> for Delivery {
         };
         Ok(Delivery {
             place: carried.place,
+            kind: if carried.kind == Kind::Notice.name() { Kind::Notice } else { Kind::Callback },
             order: carried.ordered_by,
             row: carried.row,
             account: carried.account,
@@ -337,6 +342,7 @@ mod tests {
     fn delivery() -> Delivery {
         Delivery {
             place: 1_700_000_000_000_000_000,
+            kind: Kind::Notice,
             id: "d1".into(),
             order: "CA1".into(),
             row: "call_ended".into(),

@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::schema::{Lock, OpenFault, is_damage, touch};
 use super::store::{self, Filter, millis};
-use super::{Condition, Delivery, NotKept, Place, Spool, State, unix_ms};
+use super::{Condition, Delivery, Kind, NotKept, Place, Spool, State, unix_ms};
 
 /// Jobs of one transaction.
 const TOGETHER: usize = 512;
@@ -399,8 +399,11 @@ async fn apply(connection: &mut SqliteConnection, job: &Job) -> Result<Change, s
 impl Job {
     /// It was not done.
     fn fail(self) {
-        if let Job::Keep(_, done) = self {
-            let _ = done.send(Err(NotKept::Failed));
+        if let Job::Keep(delivery, done) = self
+            && done.send(Err(NotKept::Failed)).is_err()
+            && delivery.kind == Kind::Notice
+        {
+            tracing::error!(row = delivery.row, "a notice was not kept");
         }
         // Whoever waits for another sees that it is gone.
     }
