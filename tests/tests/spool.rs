@@ -294,8 +294,9 @@ async fn a_damaged_spool_is_set_aside_and_what_can_be_read_of_it_taken_in() {
     }
     world.edge.terminate().unwrap();
     assert!(world.edge.ended(Duration::from_secs(10)).await.unwrap().success());
-    // The disk has lost the end of the file.
+    // The disk has lost the log, which was copied, and the end of the file.
     let file = world.folder().join("spool/spool.sqlite");
+    let _ = std::fs::remove_file(world.folder().join("spool/spool.sqlite-wal"));
     let length = std::fs::metadata(&file).unwrap().len();
     std::fs::File::options().write(true).open(&file).unwrap().set_len(length - 4096).unwrap();
     world.restart_edge().await.unwrap();

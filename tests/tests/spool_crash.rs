@@ -8,6 +8,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -113,10 +114,9 @@ fn judge(acknowledged: &[Report], taker: &Taker, in_order: bool) {
     for (at, taken) in taken.iter().enumerate() {
         let name = names.entry(taken.report).or_insert_with(|| taken.delivery.clone());
         assert_eq!(*name, taken.delivery, "{:?} came under two names", taken.report);
-        if first.contains_key(&taken.report) {
-            repeated += 1;
-        } else {
-            first.insert(taken.report, at);
+        match first.entry(taken.report) {
+            Entry::Occupied(_) => repeated += 1,
+            Entry::Vacant(place) => drop(place.insert(at)),
         }
     }
     let missing: Vec<&Report> =

@@ -174,7 +174,7 @@ impl Writer {
         spool.counts.set(store::contents(connection).await?);
         let last = store::last_place(connection).await?.unwrap_or(0);
         spool.last_place.fetch_max(last, Ordering::Relaxed);
-        spool.sound.store(true, Ordering::Relaxed);
+        self.is_sound();
         let condition = if self.lock.is_some() { Condition::Ready } else { Condition::Appending };
         spool.set_condition(condition);
         spool.arrived.notify_one();
