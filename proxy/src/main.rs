@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use holdline::cli::spool::SpoolArguments;
 use holdline::config::Config;
-use holdline::{cli, serve, telemetry};
+use holdline::{cli, serve, spool, telemetry};
 
 /// The system's allocator spends a tenth of a visit; this one, a third of that.
 #[global_allocator]
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let (file, only_check) = match Arguments::parse().command {
         Command::Serve(file) => (file.config, false),
         Command::Check(file) => (file.config, true),
-        Command::Spool(arguments) => return spool(*arguments),
+        Command::Spool(arguments) => return run_spool_tool(*arguments),
     };
     let config = match Config::load(&file) {
         Ok(config) => config,
@@ -54,6 +54,10 @@ fn main() -> ExitCode {
         }
     };
     if only_check {
+        if let Err(fault) = look_at_spool(&config) {
+            eprintln!("holdline: {fault}");
+            return ExitCode::from(FAULTY_CONFIGURATION);
+        }
         say(&format!("{}: no faults, {} rows", file.display(), config.catalogue.rows().len()));
         return ExitCode::SUCCESS;
     }
@@ -71,7 +75,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn spool(arguments: SpoolArguments) -> ExitCode {
+/// Refuses a spool that this version must not touch.
+fn look_at_spool(config: &Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(spool::Place::new(config.spool.folder.clone()).look())?;
+    Ok(())
+}
+
+fn run_spool_tool(arguments: SpoolArguments) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime
         .map_err(Into::into)

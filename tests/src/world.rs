@@ -238,6 +238,12 @@ impl World {
         run("holdline", &whole, &environment(), input).await
     }
 
+    /// Runs `holdline check` on this world's configuration.
+    pub async fn check(&self) -> anyhow::Result<Said> {
+        let config = self.folder.path().join(CONFIG).display().to_string();
+        run("holdline", &["check", "--config", &config], &environment(), "").await
+    }
+
     /// Starts another edge with the same configuration, and the same folder.
     pub async fn another_edge(&self, label: &str) -> anyhow::Result<Edge> {
         Edge::start(label, &self.folder.path().join(CONFIG), &self.edge_environment).await

@@ -333,4 +333,7 @@ async fn a_spool_of_a_newer_version_is_refused_with_a_clear_word() {
     connection.close().await.unwrap();
     let refused = world.restart_edge().await.unwrap_err();
     assert!(format!("{refused:#}").contains("was written by a newer holdline"), "{refused:#}");
+    let checked = world.check().await.unwrap();
+    assert_eq!(checked.code, 64);
+    assert!(checked.err.contains("was written by a newer holdline"), "{checked:?}");
 }

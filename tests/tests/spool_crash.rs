@@ -82,11 +82,13 @@ impl Crowd {
 }
 
 /// A world whose origin takes reports, and remembers them.
-async fn world() -> (World, Taker) {
-    const QUICK: &str =
-        "[spool]\nbackoff = \"50ms\"\nbackoff_cap = \"200ms\"\n[log]\nvisits = false";
+async fn world(mode: &str) -> (World, Taker) {
     let taker = Taker::start(Taking::After(Duration::ZERO)).await.unwrap();
-    let plan = World::plan(Part::Nothing, Part::Nothing).more(QUICK).on_a_disk_that_fails();
+    let more = format!(
+        "[log]\nvisits = false\n\
+         [spool]\nmode = \"{mode}\"\nbackoff = \"50ms\"\nbackoff_cap = \"200ms\""
+    );
+    let plan = World::plan(Part::Nothing, Part::Nothing).more(&more).on_a_disk_that_fails();
     let world = plan.start().await.unwrap();
     world.origin.wire.lead_to(taker.address());
     world.origin.wire.mend().await;
@@ -151,7 +153,7 @@ impl Chance {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_by_killing_the_edge() {
-    let (mut world, taker) = world().await;
+    let (mut world, taker) = world("when_needed").await;
     let mut chance =
         Chance(std::env::var("SIM_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7));
     let crowd = Crowd::begin(world.public(), 100, 500);
@@ -185,7 +187,7 @@ async fn nothing_acknowledged_is_lost_by_killing_the_edge() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_while_the_disk_fails() {
-    let (world, taker) = world().await;
+    let (world, taker) = world("when_needed").await;
     let crowd = Crowd::begin(world.public(), 60, 300);
     let spool = |what: &'static str| {
         let world = &world;
@@ -224,7 +226,7 @@ async fn nothing_acknowledged_is_lost_while_the_disk_fails() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_on_the_size_of_files_is_a_full_disk() {
-    let (world, taker) = world().await;
+    let (world, taker) = world("when_needed").await;
     taker.take(Taking::Refusing(500));
     let crowd = Crowd::begin(world.public(), 60, 300);
     crowd.until_sent(100).await;
@@ -238,4 +240,45 @@ async fn a_limit_on_the_size_of_files_is_a_full_disk() {
     let acknowledged = crowd.end().await;
     until_delivered(&world).await;
     judge(&acknowledged, &taker, false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_drains_without_starving_new_callbacks() {
+    const BACKLOG: u64 = 4000;
+    // Everything is kept first, so that new callbacks stand behind the old ones.
+    let (world, taker) = world("always").await;
+    taker.take(Taking::Refusing(500));
+    let calls = (0..40).map(|call| {
+        let edge = world.public();
+        tokio::spawn(async move {
+            let mut sender = Sender::default();
+            for number in 0..BACKLOG / 40 {
+                let report = Report { call: call * 1000 + number, number };
+                assert_eq!(sender.send(edge, &report.request()).await.unwrap(), 204);
+            }
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap();
+    }
+    taker.take(Taking::After(Duration::from_millis(40)));
+    while taker.count() < BACKLOG / 20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut sender = Sender::default();
+    for number in 0..10 {
+        let report = Report { call: 900_000 + number, number };
+        let begun = Instant::now();
+        assert_eq!(sender.send(world.public(), &report.request()).await.unwrap(), 204);
+        while !taker.taken().iter().any(|taken| taken.report == report) {
+            assert!(
+                begun.elapsed() < Duration::from_secs(2),
+                "a new callback waits for all the old"
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    assert!(taker.count() < BACKLOG, "the backlog was gone before anything new came");
+    until_delivered(&world).await;
+    assert_eq!(taker.count(), BACKLOG + 10);
 }

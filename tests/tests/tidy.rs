@@ -64,6 +64,35 @@ fn every_row_of_the_failure_table_has_its_scenario() {
 }
 
 #[test]
+fn every_alert_speaks_of_metrics_that_exist_and_has_its_section() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let (alerts, metrics) = (read("config/prometheus/alerts.yml"), read("docs/metrics.md"));
+    let operating = read("docs/operating.md");
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for line in metrics.lines() {
+        if let Some(name) = line.strip_prefix("| `").and_then(|rest| rest.split('`').next()) {
+            known.insert(name.to_owned());
+            known.insert(format!("{name}_bucket"));
+        }
+    }
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let named: BTreeSet<&str> =
+        alerts.split(|c: char| !word(c)).filter(|text| text.starts_with("holdline_")).collect();
+    let unknown: Vec<&&str> = named.iter().filter(|name| !known.contains(**name)).collect();
+    assert!(named.len() > 8 && unknown.is_empty(), "no such metric: {unknown:?}");
+    let sections: BTreeSet<String> = operating
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .map(str::to_ascii_lowercase)
+        .collect();
+    let books: Vec<&str> =
+        alerts.lines().filter_map(|line| line.split("docs/operating.md#").nth(1)).collect();
+    let missing: Vec<&&str> = books.iter().filter(|name| !sections.contains(**name)).collect();
+    assert!(missing.is_empty(), "docs/operating.md says nothing of {missing:?}");
+    assert_eq!(books.len(), alerts.matches("- alert:").count());
+}
+
+#[test]
 fn crates_depend_on_nothing_they_must_not() {
     let manifest =
         |folder: &str| std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use holdline_tests::world::{PUBLIC_URL, TOKEN, call_sid, form};
@@ -82,23 +82,24 @@ pub(crate) async fn flood(
     gather(tasks.collect()).await
 }
 
-/// Sends so many reports a second. What is late because others were is counted from when it should have
+/// Sends so many reports a second, for a time or until there were enough. What is late because others were is counted from when it should have
 /// been sent.
 pub(crate) async fn stream(
     to: SocketAddr,
     a_second: f64,
     time: Duration,
+    enough: Arc<AtomicBool>,
 ) -> anyhow::Result<(u64, Latencies)> {
     let begun = Instant::now();
     let next = Arc::new(AtomicU64::new(0));
     let all = (a_second * time.as_secs_f64()) as u64;
     let tasks = (0..STREAMS.min(all)).map(|_| {
-        let next = next.clone();
+        let (next, enough) = (next.clone(), enough.clone());
         tokio::spawn(async move {
             let (mut sender, mut times) = (Sender::default(), Vec::new());
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= all {
+                if number >= all || enough.load(Ordering::Relaxed) {
                     return Ok(times);
                 }
                 let due = begun + Duration::from_secs_f64(number as f64 / a_second);

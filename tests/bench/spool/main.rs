@@ -11,6 +11,8 @@ mod load;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -21,6 +23,9 @@ use holdline_tests::world::{ACCOUNT, PUBLIC_URL, TOKEN};
 use holdline_tests::{Taker, Taking};
 
 use load::{Latencies, Way, flood, stream};
+
+/// The longest that a backlog may take.
+const LONGEST_DRAIN: Duration = Duration::from_secs(600);
 
 /// Measures the spool.
 #[derive(Debug, Parser)]
@@ -82,12 +87,15 @@ async fn main() -> anyhow::Result<()> {
     ));
     say(&format!("5,000 a second and more: {}", word(kept.flood.a_second >= 5000.0)));
     say(&format!(
-        "\ndrain of {}: {:.1} s, {:.0} a second, with 100 new ones a second on top: p99 of those {}; memory {:.0} MB",
+        "\ndrain of {}: {:.1} s, {:.0} a second, with 100 new ones a second on top: p99 of those {}; \
+         memory {:.0} MB at the beginning, {:.0} with all that waited, {:.0} afterwards",
         drained.count,
         drained.took.as_secs_f64(),
         drained.count as f64 / drained.took.as_secs_f64(),
         ms(drained.meanwhile.p99()),
-        drained.memory_mb
+        drained.memory_mb[0],
+        drained.memory_mb[1],
+        drained.memory_mb[2],
     ));
     say("\n| CPU a request | |\n|---|---|");
     for (what, micros) in &costs {
@@ -110,8 +118,9 @@ struct Kept {
 async fn keeping(folder: &Path, arguments: &Arguments, time: Duration) -> anyhow::Result<Kept> {
     let nowhere = free_address()?;
     let edge = start_edge(folder, "keeping", nowhere, "always")?;
-    flood(edge.address, Way::Report, 8, Duration::from_secs(1)).await?;
-    let (count, latencies) = stream(edge.address, 1000.0, time).await?;
+    // Until the log has grown to its usual size, every sync waits for the file system's own log too.
+    flood(edge.address, Way::Report, arguments.connections, Duration::from_secs(3)).await?;
+    let (count, latencies) = stream(edge.address, 1000.0, time, Arc::default()).await?;
     let steady = Row { who: "holdline, 1,000 a second", a_second: rate(count, time), latencies };
     let (count, latencies) = flood(edge.address, Way::Report, arguments.connections, time).await?;
     let flood = Row { who: "holdline, as fast as it goes", a_second: rate(count, time), latencies };
@@ -122,30 +131,36 @@ struct Drained {
     count: u64,
     took: Duration,
     meanwhile: Latencies,
-    memory_mb: f64,
+    /// Memory before there was a backlog, with all of it, and when it was delivered.
+    memory_mb: [f64; 3],
 }
 
 /// A backlog that is delivered once the origin is back, while new callbacks come.
 async fn draining(folder: &Path, arguments: &Arguments) -> anyhow::Result<Drained> {
     let taker = Taker::that_counts(Taking::Refusing(500)).await?;
     let edge = start_edge(folder, "draining", taker.address(), "when_needed")?;
-    let mut kept = 0;
+    let second = Duration::from_secs(1);
+    let mut kept = flood(edge.address, Way::Report, arguments.connections, second).await?.0;
+    let before = edge.resident_mb()?;
     while kept < arguments.backlog {
-        let second = Duration::from_secs(1);
         kept += flood(edge.address, Way::Report, arguments.connections, second).await?.0;
     }
+    let with = edge.resident_mb()?;
     let begun = Instant::now();
     taker.take(Taking::After(Duration::ZERO));
-    let meanwhile = tokio::spawn(stream(edge.address, 100.0, Duration::from_secs(5)));
+    let enough = Arc::new(AtomicBool::new(false));
+    let meanwhile = tokio::spawn(stream(edge.address, 100.0, LONGEST_DRAIN, enough.clone()));
     while taker.count() < kept {
-        if begun.elapsed() > Duration::from_secs(600) {
+        if begun.elapsed() > LONGEST_DRAIN {
             bail!("only {} of {kept} were delivered", taker.count());
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let took = begun.elapsed();
+    enough.store(true, Ordering::Relaxed);
     let (_, meanwhile) = meanwhile.await??;
-    Ok(Drained { count: kept, took, meanwhile, memory_mb: edge.resident_mb()? })
+    let memory_mb = [before, with, edge.resident_mb()?];
+    Ok(Drained { count: kept, took, meanwhile, memory_mb })
 }
 
 /// CPU time of a report that goes straight through, of a synchronous visit, and of a request that is only
