@@ -168,6 +168,13 @@ impl WatchedAttempt<'_> {
             .observe(self.upstream, Observation::Slow { call: self.call, started: self.begun });
     }
 
+    /// The attempt is over, and says nothing of the upstream.
+    pub fn says_nothing(self) {
+        if self.slow {
+            self.watch.observe(self.upstream, Observation::Dropped { started: self.begun });
+        }
+    }
+
     /// The attempt is over.
     pub fn ended(self, outcome: Outcome) {
         if let Some(seen) = relay::observation(outcome, self.call, self.begun, self.slow) {

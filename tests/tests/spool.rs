@@ -206,6 +206,9 @@ async fn a_poisoned_report_steps_aside() {
     assert!((3..=5).contains(&first_other), "{of_call:?}");
     let others: Vec<&u64> = of_call.iter().filter(|number| **number != 666).collect();
     assert_eq!(others, [&1, &2, &3]);
+    // A callback that nobody could take is no evidence against the origin.
+    let down = "to=\"down\",upstream=\"origin\"";
+    assert_eq!(world.metric("holdline_verdict_changes_total", down).await.unwrap(), 0.0);
     assert_eq!(world.metric("holdline_spool_entries", "dead").await.unwrap(), 1.0);
 }
 

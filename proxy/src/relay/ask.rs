@@ -188,6 +188,7 @@ impl Relay {
             signature: self.signature(question, &self.targets[upstream.index()].config.public_url),
             call: question.visit.call.map_or(0, call_key),
             row: Some(question.visit.row),
+            status_counts: true,
             judge,
             account: question.visit.account,
         }

@@ -49,6 +49,9 @@ pub(super) struct Errand<T> {
     pub(super) call: u64,
     /// The row whose times are learned from.
     pub(super) row: Option<usize>,
+    /// Whether a status that is no success speaks against the upstream. It does not where it was refused
+    /// before: then the request is to blame as much.
+    pub(super) status_counts: bool,
     pub(super) judge: Judge<T>,
     /// The account whose key signs what is sent after a redirect.
     pub(super) account: Option<AccountSid>,
@@ -120,7 +123,11 @@ impl<T: Send + 'static> Errand<T> {
         if outcome == Outcome::Good {
             target.ended_well(relay.clock.now());
         }
-        watched.ended(outcome);
+        if self.status_counts || !matches!(outcome, Outcome::Status(_)) {
+            watched.ended(outcome);
+        } else {
+            watched.says_nothing();
+        }
         done(outcome, judged, result)
     }
 }

@@ -71,6 +71,7 @@ impl Relay {
             signature,
             call: call.map_or(0, call_key),
             row: None,
+            status_counts: delivery.tries == 0,
             judge: judge_receipt,
             account,
         };

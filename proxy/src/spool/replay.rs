@@ -9,7 +9,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -59,6 +59,8 @@ pub struct Replay {
     fresh: VecDeque<String>,
     /// How far the walk through what is due has come; none when it is over.
     walk: Option<Cursor>,
+    /// When the last walk began.
+    walked: Option<Instant>,
     started: u64,
     tries: FuturesUnordered<BoxFuture<'static, Over>>,
 }
@@ -93,6 +95,7 @@ impl Replay {
             line: VecDeque::new(),
             fresh: VecDeque::new(),
             walk: None,
+            walked: None,
             started: 0,
             tries: FuturesUnordered::new(),
             relay,
@@ -145,15 +148,19 @@ impl Replay {
         &mut self,
         connection: &mut SqliteConnection,
     ) -> Result<Duration, sqlx::Error> {
-        if self.line.is_empty() && self.walk.is_none() {
+        let rested = self.walked.is_none_or(|began| began.elapsed() >= LOOK_SOON);
+        if self.line.is_empty() && self.walk.is_none() && rested {
             self.walk = Some(Cursor::default());
+            self.walked = Some(Instant::now());
         }
         loop {
             if !self.has_room() {
                 return Ok(LOOK_SOON);
             }
             if self.line.is_empty() {
-                let Some(cursor) = self.walk else { return Ok(LOOK) };
+                let Some(cursor) = self.walk else {
+                    return Ok(if rested { LOOK } else { LOOK_SOON });
+                };
                 let (orders, reached) = store::due(connection, cursor, CHUNK).await?;
                 self.walk = reached.filter(|_| orders.len() == CHUNK as usize);
                 if self.walk.is_some() {
