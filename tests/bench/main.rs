@@ -13,14 +13,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use holdline_tests::peer::{ANSWERS, Peer, start_nginx};
+use holdline_tests::peer::{ANSWERS, Peer, start_holdline, start_nginx};
+use holdline_tests::requests::{ACCOUNT, PUBLIC_URL, TOKEN};
 use holdline_tests::tools::{binary_of_wheel, free_address};
 use holdline_twilio::Form;
 use holdline_twilio::signature::{Content, Key};
 
-const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
-const TOKEN: &str = "a token for benchmarks";
-const PUBLIC_URL: &str = "http://edge.test";
 const PATH: &str = "/callin/create";
 
 /// Compares CPU time a request.
@@ -56,7 +54,7 @@ fn main() -> anyhow::Result<()> {
             &PASSES.replace("UPSTREAM", &upstream.address.to_string()),
         )?,
         start_envoy(folder.path(), upstream.address)?,
-        start_holdline(folder.path(), upstream.address)?,
+        start_holdline(&folder.path().join("edge"), upstream.address, "")?,
     ];
     let script = folder.path().join("signed.lua");
     std::fs::write(&script, wrk_script())?;
@@ -181,40 +179,6 @@ fn start_envoy(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
         .spawn()
         .context("starting envoy")?;
     Peer::of("envoy", address, child)
-}
-
-fn start_holdline(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Peer> {
-    let (address, admin) = (free_address()?, free_address()?);
-    let config = format!(
-        r#"environment = "development"
-        public_url = "{PUBLIC_URL}"
-        [listen]
-        public = "{address}"
-        admin = "{admin}"
-        [[twilio.account]]
-        sid = "{ACCOUNT}"
-        auth_tokens = ["env:TWILIO_AUTH_TOKEN"]
-        [upstreams.origin]
-        url = "http://{upstream}"
-        [upstreams.monitor]
-        url = "http://{upstream}"
-        [runtime]
-        threads = 1"#
-    );
-    let file = folder.join("edge.toml");
-    std::fs::write(&file, config)?;
-    let log = std::fs::File::create(folder.join("edge.log"))?;
-    let mut binary = std::env::current_exe()?;
-    binary.set_file_name("holdline");
-    let child = Command::new(binary)
-        .args(["serve", "--config"])
-        .arg(&file)
-        .envs(BTreeMap::from([("TWILIO_AUTH_TOKEN", TOKEN)]))
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .context("starting holdline")?;
-    Peer::of("holdline", address, child)
 }
 
 fn wrk_script() -> String {

@@ -10,6 +10,7 @@ pub mod name_server;
 pub mod peer;
 pub mod program;
 pub mod reports;
+pub mod requests;
 pub mod stand_in;
 pub mod tls_front;
 pub mod tools;

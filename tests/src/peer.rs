@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::requests::{ACCOUNT, PUBLIC_URL, TOKEN};
 use crate::tools::free_address;
 
 /// Kernel clock ticks a second, as /proc counts them on Linux.
@@ -78,6 +79,42 @@ impl Peer {
         }
         Ok(())
     }
+}
+
+/// Starts an edge with one worker in front of this origin, its spool and its log in a folder of its own.
+pub fn start_holdline(folder: &Path, origin: SocketAddr, more: &str) -> anyhow::Result<Peer> {
+    let (address, admin) = (free_address()?, free_address()?);
+    std::fs::create_dir_all(folder)?;
+    let config = format!(
+        r#"environment = "development"
+        public_url = "{PUBLIC_URL}"
+        [listen]
+        public = "{address}"
+        admin = "{admin}"
+        [[twilio.account]]
+        sid = "{ACCOUNT}"
+        auth_tokens = ["env:TWILIO_AUTH_TOKEN"]
+        [upstreams.origin]
+        url = "http://{origin}"
+        [upstreams.monitor]
+        url = "http://{origin}"
+        [runtime]
+        threads = 1
+        {more}"#
+    );
+    let file = folder.join("edge.toml");
+    std::fs::write(&file, config)?;
+    let mut binary = std::env::current_exe()?;
+    binary.set_file_name("holdline");
+    let child = Command::new(binary)
+        .args(["serve", "--config"])
+        .arg(&file)
+        .env("TWILIO_AUTH_TOKEN", TOKEN)
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(folder.join("edge.log"))?)
+        .spawn()
+        .context("starting holdline")?;
+    Peer::of("holdline", address, child)
 }
 
 /// Starts nginx with one worker and this `location`. The one called "upstream" keeps no log.

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use holdline_twilio::Form;
-use holdline_twilio::signature::{Content, Key};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::world::{PUBLIC_URL, TOKEN, call_sid, form};
+use crate::requests::{call_sid, form, signed_post};
 
 /// Where reports go.
 pub const PATH: &str = "/calls/7/call_ended";
@@ -73,20 +72,10 @@ struct Shared {
 impl Report {
     /// The request that carries it, as Twilio would send it.
     pub fn request(self) -> Vec<u8> {
-        let number = self.number.to_string();
-        let form: Form =
-            form(&call_sid(self.call), &[("SequenceNumber", &number), ("CallDuration", "17")]);
-        let signature = Key::auth_token(&TOKEN.into()).sign(PUBLIC_URL, PATH, Content::Form(&form));
-        let body = form.encode();
         let Report { call, number } = self;
-        format!(
-            "POST {PATH} HTTP/1.1\r\nHost: edge.test\r\nUser-Agent: TwilioProxy/1.1\r\nAccept: */*\r\n\
-             Content-Type: application/x-www-form-urlencoded; charset=UTF-8\r\n\
-             I-Twilio-Idempotency-Token: {call:016x}-{number:016x}\r\n\
-             X-Twilio-Signature: {signature}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes()
+        let text = number.to_string();
+        let form = form(&call_sid(call), &[("SequenceNumber", &text), ("CallDuration", "17")]);
+        signed_post(PATH, &form, &format!("{call:016x}-{number:016x}"))
     }
 
     fn read(body: &[u8]) -> Option<Report> {

@@ -7,29 +7,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use holdline_twilio::Form;
-use http::Method;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
-use twilio_sim::{
-    Call, Company, Connecting, Endpoint, Fetched, Line, Mishaps, Party, Population, Seed, Settings,
-    Transcript, Webhook,
-};
+use twilio_sim::{Call, Company, Endpoint, Fetched, Line, Party, Seed, Transcript};
 use url::Url;
 
 use crate::edge::Edge;
 use crate::program::{Program, Said, run};
+pub use crate::requests::{ACCOUNT, PUBLIC_URL, TOKEN, call_sid, form, public_url};
+use crate::requests::{get, open, post};
 use crate::stand_in::{Manner, StandIn};
 use crate::wire::Wire;
 
-/// The account of every world.
-pub const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
-/// Its auth token.
-pub const TOKEN: &str = "a token for tests";
 /// Opens the origin's inspection endpoints.
 pub const INSPECT_TOKEN: &str = "a token to inspect";
-/// The URL Twilio was given; no name has to resolve, calls connect to the edge's port.
-pub const PUBLIC_URL: &str = "http://edge.test";
 /// Opens what changes something on the admin plane.
 pub const ADMIN_TOKEN: &str = "a token to change things";
 /// The edge's configuration.
@@ -504,32 +496,6 @@ impl Place {
     }
 }
 
-/// A URL below the one Twilio was given.
-pub fn public_url(path: &str) -> Url {
-    // Paths are written in the tests themselves.
-    Url::parse(&format!("{PUBLIC_URL}{path}"))
-        .unwrap_or_else(|error| unreachable!("{path}: {error}"))
-}
-
-/// The parameters that every request of a call has, and then these.
-pub fn form(call: &str, more: &[(&str, &str)]) -> Form {
-    let always = [
-        ("AccountSid", ACCOUNT),
-        ("ApiVersion", "2010-04-01"),
-        ("CallSid", call),
-        ("CallStatus", "in-progress"),
-        ("Direction", "inbound"),
-        ("From", "+15005550006"),
-        ("To", "+15005550001"),
-    ];
-    Form::from_pairs(always.into_iter().chain(more.iter().copied()))
-}
-
-/// A CallSid that ends in this number.
-pub fn call_sid(n: u64) -> String {
-    format!("CA{n:032x}")
-}
-
 /// Says how to have the same chance again, where a test has failed.
 impl Drop for World {
     fn drop(&mut self) {
@@ -537,41 +503,6 @@ impl Drop for World {
             eprintln!("again with the same choices: SIM_SEED={}", self.seed);
         }
     }
-}
-
-fn open(seed: Seed, connect_to: Option<SocketAddr>, speed: f64) -> anyhow::Result<Company> {
-    let settings = Settings {
-        account_sid: ACCOUNT.into(),
-        auth_token: TOKEN.into(),
-        connecting: Connecting { connect_to, ..Connecting::default() },
-        seed,
-        speed,
-        mishaps: Mishaps::default(),
-        people: Population::default(),
-    };
-    Company::open(settings).map_err(anyhow::Error::msg)
-}
-
-async fn post(company: &Company, url: &Url, form: &Form, token: &str) -> Fetched {
-    fetch(company, Method::POST, url, form, token).await
-}
-
-async fn get(company: &Company, url: &Url) -> anyhow::Result<(u16, String)> {
-    match fetch(company, Method::GET, url, &Form::default(), "").await.result {
-        Ok(received) => Ok((received.status, String::from_utf8_lossy(&received.body).into_owned())),
-        Err(code) => bail!("no answer from {url}: error {code}"),
-    }
-}
-
-async fn fetch(
-    company: &Company,
-    method: Method,
-    url: &Url,
-    form: &Form,
-    idempotency_token: &str,
-) -> Fetched {
-    let key = company.key();
-    company.fetch(&Webhook { url, method, form, key, idempotency_token }).await
 }
 
 /// Builds the library that lets a disk fail.

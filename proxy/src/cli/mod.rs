@@ -1,4 +1,5 @@
 //! What people do with an edge from the command line, beside running it.
 
 mod client;
+mod import;
 pub mod spool;

@@ -11,6 +11,8 @@
 //! has gathered; the [`replay`] reads and delivers. `Order` keeps calls in order.
 
 mod delivery;
+mod filter;
+mod job;
 mod order;
 pub mod replay;
 mod schema;
@@ -29,11 +31,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::telemetry::Metrics;
 pub use delivery::{Delivery, Kind, State, unix_ms};
+pub use filter::Filter;
+use job::Job;
 use order::Order;
 pub use order::Turn;
 pub use schema::{OpenFault, Place};
-pub use store::{Contents, Filter};
-use writer::Job;
+pub use store::Contents;
 pub use writer::Writer;
 
 /// Jobs that may wait for the writer: several seconds of a very busy edge.

@@ -21,9 +21,9 @@ use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use super::job::{Done, Job};
 use super::schema::Place;
 use super::store::{self, Cursor, millis};
-use super::writer::{Done, Job};
 use super::{Condition, Delivery, Kind, Spool, State, unix_ms};
 use crate::relay::Relay;
 

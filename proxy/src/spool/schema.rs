@@ -337,6 +337,7 @@ fn private() -> std::fs::OpenOptions {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::Filter;
     use super::super::delivery::{Delivery, Kind, State};
     use super::super::store;
     use super::*;
@@ -370,7 +371,7 @@ mod tests {
     }
 
     async fn places(connection: &mut SqliteConnection) -> Vec<i64> {
-        let all = store::list(connection, &store::Filter::default(), 0, 1000).await.unwrap();
+        let all = store::list(connection, &Filter::default(), 0, 1000).await.unwrap();
         all.iter().map(|delivery| delivery.place).collect()
     }
 
@@ -417,7 +418,7 @@ mod tests {
             sqlx::raw_sql(sqlx::AssertSqlSafe(marks)).execute(&mut earlier).await.unwrap();
             let (mut connection, aside) = place.open(None).await.unwrap();
             assert_eq!(aside, None);
-            let kept = store::list(&mut connection, &store::Filter::default(), 0, 9).await.unwrap();
+            let kept = store::list(&mut connection, &Filter::default(), 0, 9).await.unwrap();
             assert_eq!(
                 (kept[0].place, kept[0].kind, &kept[0].body[..]),
                 (5, Kind::Callback, &b"A"[..])

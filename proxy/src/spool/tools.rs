@@ -15,8 +15,8 @@ use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 
 use super::delivery::{Delivery, Kind, State, age_of, unix_ms};
+use super::job::Job;
 use super::store;
-use super::writer::Job;
 use super::{Filter, OpenFault, Place, Spool};
 use crate::ingress::split_target;
 

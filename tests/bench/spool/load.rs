@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use holdline_tests::world::{PUBLIC_URL, TOKEN, call_sid, form};
+use holdline_tests::requests::{call_sid, form, signed_post};
 use holdline_tests::{Report, Sender};
-use holdline_twilio::signature::{Content, Key};
 
 /// Connections that a steady stream is spread over.
 const STREAMS: u64 = 256;
@@ -148,14 +147,5 @@ impl Way {
 /// The same as a report, but to another path.
 fn question(path: &str, call: u64) -> Vec<u8> {
     let form = form(&call_sid(call), &[("SequenceNumber", "1"), ("CallDuration", "17")]);
-    let signature = Key::auth_token(&TOKEN.into()).sign(PUBLIC_URL, path, Content::Form(&form));
-    let body = form.encode();
-    format!(
-        "POST {path} HTTP/1.1\r\nHost: edge.test\r\nUser-Agent: TwilioProxy/1.1\r\nAccept: */*\r\n\
-         Content-Type: application/x-www-form-urlencoded; charset=UTF-8\r\n\
-         I-Twilio-Idempotency-Token: {call:016x}-{call:016x}\r\n\
-         X-Twilio-Signature: {signature}\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
+    signed_post(path, &form, &format!("{call:016x}-{call:016x}"))
 }

@@ -10,16 +10,14 @@ mod load;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Parser;
-use holdline_tests::peer::{ANSWERS, Peer, start_nginx};
+use holdline_tests::peer::{ANSWERS, Peer, start_holdline, start_nginx};
 use holdline_tests::tools::free_address;
-use holdline_tests::world::{ACCOUNT, PUBLIC_URL, TOKEN};
 use holdline_tests::{Taker, Taking};
 
 use load::{Latencies, Way, flood, stream};
@@ -190,42 +188,8 @@ async fn costs(folder: &Path, time: Duration) -> anyhow::Result<Vec<(&'static st
 }
 
 fn start_edge(folder: &Path, name: &str, origin: SocketAddr, mode: &str) -> anyhow::Result<Peer> {
-    let (address, admin) = (free_address()?, free_address()?);
-    let home = folder.join(name);
-    std::fs::create_dir_all(&home)?;
-    let config = format!(
-        r#"environment = "development"
-        public_url = "{PUBLIC_URL}"
-        [listen]
-        public = "{address}"
-        admin = "{admin}"
-        [[twilio.account]]
-        sid = "{ACCOUNT}"
-        auth_tokens = ["env:TWILIO_AUTH_TOKEN"]
-        [upstreams.origin]
-        url = "http://{origin}"
-        [upstreams.monitor]
-        url = "http://{origin}"
-        [catalogue]
-        unlisted = "pass"
-        [spool]
-        mode = "{mode}"
-        [runtime]
-        threads = 1"#
-    );
-    let file = home.join("edge.toml");
-    std::fs::write(&file, config)?;
-    let mut binary = std::env::current_exe()?;
-    binary.set_file_name("holdline");
-    let child = Command::new(binary)
-        .args(["serve", "--config"])
-        .arg(&file)
-        .env("TWILIO_AUTH_TOKEN", TOKEN)
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(home.join("edge.log"))?)
-        .spawn()
-        .context("starting holdline")?;
-    Peer::of("holdline", address, child)
+    let more = format!("[catalogue]\nunlisted = \"pass\"\n[spool]\nmode = \"{mode}\"");
+    start_holdline(&folder.join(name), origin, &more)
 }
 
 fn rate(count: u64, time: Duration) -> f64 {
