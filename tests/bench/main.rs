@@ -6,10 +6,9 @@
 //! else the machine does than requests a second. The edge does its whole job meanwhile: proof,
 //! judgement, signing, metrics, log.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
