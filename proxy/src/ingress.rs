@@ -253,7 +253,7 @@ impl<'a> Nominated<'a> {
 }
 
 /// Whether a field of a visit may travel on to an upstream.
-fn travels_on(name: &HeaderName) -> bool {
+pub fn travels_on(name: &HeaderName) -> bool {
     const ENDS_HERE: [&str; 15] = [
         "accept-encoding",
         "connection",

@@ -170,8 +170,10 @@ async fn oversee(
     news: &tokio::runtime::Handle,
 ) -> anyhow::Result<()> {
     let Assembly { holdline, writer, watchman, prober, names } = assembly;
-    news.spawn(writer.run());
-    news.spawn(Replay::new(holdline.relay.clone()).run());
+    let ends = news.spawn(writer.run());
+    news.spawn(watch_over("writer", holdline.relay.spool.clone(), ends));
+    let ends = news.spawn(Replay::new(holdline.relay.clone()).run());
+    news.spawn(watch_over("replay", holdline.relay.spool.clone(), ends));
     let names = Arc::new(names);
     let targets = holdline.relay.targets.clone();
     let mut resolved = Vec::new();
@@ -203,6 +205,15 @@ async fn oversee(
         }
     });
     Ok(())
+}
+
+/// Says so when a task of the spool has ended otherwise than it should. Reports are handed on from then
+/// on, and what waits is delivered after the next start.
+async fn watch_over(which: &str, spool: Arc<Spool>, task: tokio::task::JoinHandle<()>) {
+    if let Err(error) = task.await {
+        tracing::error!(which, %error, "the spool does not work any more; start the edge anew");
+        spool.fail();
+    }
 }
 
 /// Starts to accept on the public socket. Sending `true` closes it.

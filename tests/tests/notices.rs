@@ -131,6 +131,9 @@ async fn a_caller_whom_the_origin_answers_after_all_leaves_no_notice() {
     let held = world.post(SUBMIT, &keyed).await.result.unwrap();
     assert_eq!(held.header("holdline-answered-by"), Some("hold"));
     world.until_metric("holdline_spool_entries", "waiting", 1.0).await.unwrap();
+    // What waits for the end of the hold keeps nothing of the call waiting.
+    let ended = world.post("/calls/7/call_ended", &form(&call_sid(1), &[])).await.result.unwrap();
+    assert_eq!(ended.status, 204);
     world.origin.stand_in.as_ref().unwrap().behave(Manner::Answers);
     let body = String::from_utf8_lossy(&held.body).into_owned();
     let back = body.split("<Redirect").nth(1).unwrap();
@@ -139,6 +142,7 @@ async fn a_caller_whom_the_origin_answers_after_all_leaves_no_notice() {
     assert_eq!(by(&world, path, &form(&call_sid(1), &[])).await, "origin");
     world.until_metric("holdline_spool_entries", "waiting", 0.0).await.unwrap();
     assert_eq!(notices(&world, 0, Duration::ZERO).await.len(), 0);
+    world.until_metric("holdline_spool_delivered_total", "", 1.0).await.unwrap();
 }
 
 #[tokio::test]

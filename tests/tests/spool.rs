@@ -340,3 +340,38 @@ async fn a_spool_of_a_newer_version_is_refused_with_a_clear_word() {
     assert_eq!(checked.code, 64);
     assert!(checked.err.contains("was written by a newer holdline"), "{checked:?}");
 }
+
+#[tokio::test]
+async fn a_report_that_was_refused_for_want_of_room_may_come_again() {
+    let world =
+        World::plan(ANSWERS, Part::Nothing).more("[spool]\nmax_entries = 1").start().await.unwrap();
+    world.origin.wire.cut().await;
+    assert_eq!(send(&world, 1, 1).await, kept());
+    let again = async || {
+        let fetched = world.post_with_token(CALL_ENDED, &report(2, 2), "t").await;
+        fetched.result.unwrap().status
+    };
+    assert_eq!(again().await, 503);
+    world.origin.wire.mend().await;
+    until_nothing_waits(&world).await;
+    assert_eq!(again().await, 204, "it was answered from memory");
+}
+
+#[tokio::test]
+async fn a_file_that_is_taken_away_is_made_anew_and_used() {
+    let world = World::start(ANSWERS, Part::Nothing).await.unwrap();
+    world.origin.wire.cut().await;
+    assert_eq!(send(&world, 1, 1).await, kept());
+    for name in ["spool.sqlite", "spool.sqlite-wal", "spool.sqlite-shm"] {
+        let from = world.folder().join("spool").join(name);
+        std::fs::rename(&from, world.folder().join(name)).unwrap();
+    }
+    // Nobody is told that it is kept where nobody will look for it.
+    assert_ne!(send(&world, 2, 2).await, kept());
+    world.until_metric("holdline_spool_keeps", "", 1.0).await.unwrap();
+    assert_eq!(send(&world, 3, 3).await, kept());
+    world.origin.wire.mend().await;
+    until_nothing_waits(&world).await;
+    assert!(world.origin.reached().iter().map(which).any(|(_, number)| number == 3));
+    assert_eq!(world.metric("holdline_spool_delivered_total", "").await.unwrap(), 1.0);
+}

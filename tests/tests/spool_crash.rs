@@ -9,7 +9,7 @@
 )]
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -181,8 +181,6 @@ async fn nothing_acknowledged_is_lost_by_killing_the_edge() {
     until_delivered(&world).await;
     assert!(acknowledged.len() > 1000, "only {} were acknowledged", acknowledged.len());
     judge(&acknowledged, &taker, true);
-    let seen: HashSet<Report> = taker.taken().into_iter().map(|taken| taken.report).collect();
-    assert!(seen.len() >= acknowledged.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -118,6 +118,21 @@ async fn without_its_token_the_admin_plane_shows_and_changes_nothing() {
     let world = with_reports(1..=1).await;
     let (status, _) = world.get_admin("/spool").await.unwrap();
     assert_eq!(status, 401);
+    let address = *world.edge.admin.socket_addrs(|| None).unwrap().first().unwrap();
+    for line in
+        ["POST /spool/replay", "POST /spool/drop", "POST /spool/import", "GET /spool/export"]
+    {
+        let request = format!(
+            "{line} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer wrong\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let answer = world.raw_to(address, request.as_bytes()).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401"), "{line}: {answer}");
+    }
+    let (status, body) = world
+        .manage("POST", "/spool/drop", r#"{"filter":{"state":"waiting"},"confirm":7}"#)
+        .await
+        .unwrap();
+    assert!(status == 415 || status == 409, "{status} {body}");
     let (status, body) =
         world.manage("GET", "/spool?state=waiting&row=call_ended", "").await.unwrap();
     assert!(status == 200 && body.contains(&call_sid(1)), "{status} {body}");

@@ -33,7 +33,7 @@ pub struct Patience {
 pub struct Tried {
     /// What came of it.
     pub outcome: Outcome,
-    /// Whether the application took others about the same time.
+    /// Whether the application has taken others since this one was last tried.
     pub others_were_taken: bool,
     /// Setbacks before this try.
     pub setbacks: u32,
@@ -158,11 +158,6 @@ impl Throttle {
         u32::from(access == Access::OnTrial || now >= self.not_before)
     }
 
-    /// When more may be let through than now, if nothing else happens.
-    pub fn opens(&self) -> Moment {
-        self.not_before
-    }
-
     /// A delivery is over.
     pub fn ended(&mut self, outcome: Outcome, access: Access, now: Moment) {
         match outcome.grade() {
@@ -170,8 +165,9 @@ impl Throttle {
                 self.good = self.good.saturating_add(1);
                 self.in_vain = 0;
             }
-            // An upstream that refuses one callback has no trouble with their number.
-            None if outcome != Outcome::Full => {}
+            // An upstream that refuses one callback has no trouble with their number; one that had no room
+            // was not even asked.
+            None => {}
             _ if access != Access::Serving => {
                 self.not_before = now + WHILE_DOWN.wait(self.in_vain);
                 self.in_vain = self.in_vain.saturating_add(1);
@@ -281,7 +277,6 @@ mod tests {
         assert_eq!(throttle.width(Access::Out, at(999)), 0);
         assert_eq!(throttle.width(Access::Out, at(1000)), 1);
         throttle.ended(Outcome::Refused, Access::Suspected, at(1000));
-        assert_eq!(throttle.opens(), at(3000));
         assert_eq!(throttle.width(Access::Stuck, at(2999)), 0);
         // A trial needs somebody who tries.
         assert_eq!(throttle.width(Access::OnTrial, at(2999)), 1);

@@ -167,27 +167,43 @@ async fn export(
 }
 
 async fn replay(State(holdline): State<Arc<Holdline>>, Json(asked): Json<Change>) -> Answer {
-    let chosen = reader(&holdline).await?.count(&asked.filter).await?;
     if asked.dry_run {
-        return Ok(Json(json!({ "chosen": chosen })));
+        return dry_run(&holdline, &asked.filter.of_a_replay()).await;
     }
-    let sent = spool(&holdline).send_again(asked.filter.clone()).await?;
+    let sent = spool(&holdline).send_again(&asked.filter).await?;
     tracing::info!(target: "audit", filter = ?asked.filter, sent, "callbacks are sent again");
     Ok(Json(json!({ "chosen": sent })))
 }
 
 async fn remove(State(holdline): State<Arc<Holdline>>, Json(asked): Json<Change>) -> Answer {
-    let chosen = reader(&holdline).await?.count(&asked.filter).await?;
     if asked.dry_run {
-        return Ok(Json(json!({ "chosen": chosen })));
+        return dry_run(&holdline, &[asked.filter]).await;
     }
+    let (chosen, up_to) = reader(&holdline).await?.count(&asked.filter).await?;
     if asked.confirm != Some(chosen) {
-        let what = format!("this would remove {chosen} for good: say \"confirm\": {chosen}");
+        let what = format!(
+            "this would remove {chosen} for good: say \"confirm\": {chosen}; if more come meanwhile, \
+             also \"up_to\": {up_to} in the filter"
+        );
         return Err(Refused(StatusCode::CONFLICT, what));
     }
-    let removed = spool(&holdline).remove(asked.filter.clone()).await?;
+    // What comes from now on was not meant.
+    let up_to = Some(asked.filter.up_to.map_or(up_to, |asked| asked.min(up_to)));
+    let filter = Filter { up_to, ..asked.filter.clone() };
+    let removed = spool(&holdline).remove(&filter).await?;
     tracing::warn!(target: "audit", filter = ?asked.filter, removed, "callbacks were removed for good");
     Ok(Json(json!({ "chosen": removed })))
+}
+
+/// How many would be changed, and the place of the last of them.
+async fn dry_run(holdline: &Holdline, filters: &[Filter]) -> Answer {
+    let mut reader = reader(holdline).await?;
+    let (mut chosen, mut up_to) = (0, 0);
+    for filter in filters {
+        let (count, last) = reader.count(filter).await?;
+        (chosen, up_to) = (chosen + count, up_to.max(last));
+    }
+    Ok(Json(json!({ "chosen": chosen, "up_to": up_to })))
 }
 
 async fn import(State(holdline): State<Arc<Holdline>>, body: Bytes) -> Answer {
@@ -228,6 +244,7 @@ impl FilterText {
             row: self.row,
             call: self.call,
             account: self.account,
+            up_to: None,
         })
     }
 }

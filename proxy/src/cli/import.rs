@@ -45,12 +45,13 @@ async fn import_spool(
 ) -> anyhow::Result<()> {
     let mut reader =
         if from.is_dir() { Reader::open(from).await? } else { Reader::open_file(from).await? };
+    let mut fault = Ok(());
     // What was delivered is nobody's concern any more.
     for state in ["waiting", "dead"] {
         let filter = Filter { state: Some(state.to_owned()), ..Filter::default() };
         let mut after = 0;
         loop {
-            let (found, fault) = reader.readable(&filter, after).await;
+            let (found, ended) = reader.readable(&filter, after).await;
             if let Some(last) = found.last() {
                 after = last.place;
                 let mut lines = Vec::new();
@@ -60,15 +61,16 @@ async fn import_spool(
                 }
                 send(lines, found.len() as u64).await?;
             }
-            if let Some(fault) = fault {
-                return Err(fault.into());
+            if let Some(ended) = ended {
+                fault = Err(ended.into());
+                break;
             }
             if found.is_empty() {
                 break;
             }
         }
     }
-    Ok(())
+    fault
 }
 
 async fn import_lines(

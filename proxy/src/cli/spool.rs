@@ -214,7 +214,7 @@ async fn list(
             _ => break,
         }
     }
-    let chosen = reader.count(filter).await?;
+    let (chosen, _) = reader.count(filter).await?;
     if format == Format::Table {
         writeln!(out, "{count} of {chosen}")?;
     }
@@ -268,15 +268,15 @@ async fn change(
     care: Care,
     what: &str,
 ) -> anyhow::Result<()> {
-    let ask = async |more: Value| {
+    let ask = async |filter: &Filter, key: &str, value: Value| {
         let mut body = json!({ "filter": filter });
-        for (key, value) in more.as_object().into_iter().flatten() {
-            body[key] = value.clone();
-        }
-        let said = client.post(path, Bytes::from(body.to_string())).await?;
-        said["chosen"].as_u64().context("the edge's answer cannot be understood")
+        body[key] = value;
+        client.post(path, Bytes::from(body.to_string())).await
     };
-    let chosen = ask(json!({ "dry_run": true })).await?;
+    let number =
+        |said: &Value| said["chosen"].as_u64().context("the edge's answer cannot be understood");
+    let said = ask(filter, "dry_run", json!(true)).await?;
+    let chosen = number(&said)?;
     let mut out = std::io::stdout();
     if care.dry_run || chosen == 0 {
         writeln!(out, "{chosen} chosen, nothing changed")?;
@@ -291,8 +291,11 @@ async fn change(
             bail!("nothing changed");
         }
     }
-    let more = if path == "/spool/drop" { json!({ "confirm": chosen }) } else { json!({}) };
-    writeln!(out, "{what}: {} done", ask(more).await?)?;
+    // What has come since was not meant.
+    let filter = Filter { up_to: said["up_to"].as_i64(), ..filter.clone() };
+    let (key, value) =
+        if path == "/spool/drop" { ("confirm", json!(chosen)) } else { ("dry_run", json!(false)) };
+    writeln!(out, "{what}: {} done", number(&ask(&filter, key, value).await?)?)?;
     Ok(())
 }
 
@@ -317,6 +320,7 @@ impl Chosen {
             account: self.account.clone(),
             older_than: self.older_than.map(|age| age.as_secs()),
             newer_than: self.newer_than.map(|age| age.as_secs()),
+            up_to: None,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::telemetry::Metrics;
 
 /// Held visits remembered at once.
 const MOST: usize = 20_000;
-/// Bytes of late answers kept at once.
+/// Bytes of late answers, and of the requests they answer, kept at once.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// What has become of a held visit.
@@ -64,6 +64,15 @@ impl Late {
     }
 }
 
+// === impl Entry ===
+
+impl Entry {
+    /// What is kept of the request and of the answer.
+    fn bytes(&self) -> usize {
+        self.subject.bytes() + self.late.bytes()
+    }
+}
+
 // === impl LateAnswers ===
 
 impl LateAnswers {
@@ -75,7 +84,8 @@ impl LateAnswers {
     /// Remembers that a held visit is still being asked, until a moment. False if there is no room.
     pub(super) fn begin(&self, delivery: &str, subject: Subject, until: Moment) -> bool {
         let mut entries = self.lock();
-        if entries.by_delivery.len() >= MOST {
+        let full = entries.bytes + subject.bytes() > MOST_BYTES;
+        if full || entries.by_delivery.len() >= MOST {
             return false;
         }
         let entry = Entry { late: Late::Running, subject, until, fetched: false };
@@ -88,7 +98,7 @@ impl LateAnswers {
         let mut entries = self.lock();
         let too_much = entries.bytes + late.bytes() > MOST_BYTES;
         let Some(entry) = entries.by_delivery.remove(delivery) else { return };
-        entries.bytes -= entry.late.bytes();
+        entries.bytes -= entry.bytes();
         if too_much {
             self.metrics.late_answers.with_label_values(&["no_room"]).inc();
         } else {
@@ -149,13 +159,13 @@ impl LateAnswers {
 impl Entries {
     fn put(&mut self, delivery: &str, entry: Entry) {
         drop(self.take(delivery));
-        self.bytes += entry.late.bytes();
+        self.bytes += entry.bytes();
         self.by_delivery.insert(delivery.to_owned(), entry);
     }
 
     fn take(&mut self, delivery: &str) -> Option<Entry> {
         let entry = self.by_delivery.remove(delivery)?;
-        self.bytes -= entry.late.bytes();
+        self.bytes -= entry.bytes();
         Some(entry)
     }
 }

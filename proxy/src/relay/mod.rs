@@ -146,7 +146,8 @@ impl Relay {
             Kind::Synchronous | Kind::Media => self.steer(&mut question, record).await,
         };
         self.tell(&question, &answer);
-        if let Some(first) = first {
+        // Who is told that a report was not taken may come again, and is not told the same from memory.
+        if let Some(first) = first.filter(|_| !matches!(answer, Answer::CallbackLost)) {
             first.answered(&answer);
         }
         answer

@@ -43,6 +43,16 @@ pub(crate) struct Subject {
     outgoing: Arc<Outgoing>,
 }
 
+// === impl Subject ===
+
+impl Subject {
+    /// How much memory it keeps.
+    pub(super) fn bytes(&self) -> usize {
+        let outgoing = &self.outgoing;
+        outgoing.fields.len() + outgoing.target.len() + outgoing.body.len()
+    }
+}
+
 #[cfg(test)]
 impl Subject {
     /// One for tests in which it does not matter.
@@ -170,7 +180,8 @@ impl Relay {
         Delivery {
             place: self.spool.next_place(),
             kind: Kind::Notice,
-            order: call.clone().unwrap_or_else(|| id.clone()),
+            // What waits for the end of a hold keeps nothing of its call waiting.
+            order: call.clone().filter(|_| wait.is_zero()).unwrap_or_else(|| id.clone()),
             id,
             row: row.clone(),
             account,
@@ -186,6 +197,8 @@ impl Relay {
             tries: 0,
             setbacks: 0,
             last_outcome: None,
+            tried_ms: None,
+            revived_ms: None,
         }
     }
 }

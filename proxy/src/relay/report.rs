@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdline_policy::backoff::jittered;
 use holdline_policy::redelivery::{Fate, Tried, is_taken_for_a_stranger};
 use holdline_policy::{Course, Deadline, Outcome, Stopped, Upstream};
 use holdline_twilio::ConferenceSid;
@@ -16,7 +17,7 @@ use super::judge::judge_receipt;
 use super::{Question, Relay};
 use crate::answer::Answer;
 use crate::record::Record;
-use crate::spool::{Delivery, Kind, NotKept, State, unix_ms};
+use crate::spool::{Condition, Delivery, Kind, NotKept, State, unix_ms};
 
 /// How long a report may take to be on disk. What is slower is no disk to rely on.
 const COMMIT: Duration = Duration::from_secs(2);
@@ -43,14 +44,26 @@ impl Relay {
                 Deadline::new(whole.start(), budget + holdline_policy::deadline::RESERVE);
             match self.hand_on(question, record, Course::new).await {
                 Ok(upstream) => return Answer::Receipt(upstream),
+                // An attempt that goes on when the time is over is one.
+                Err(Stopped::NoTime) => tried = Some(Outcome::TimedOut),
                 Err(_) => tried = question.last_outcome,
             }
             question.deadline = whole;
         }
         let delivery = self.delivery(question, place, order, tried);
-        let patience = COMMIT.min(whole.last_moment().since(self.clock.now()) / 2);
+        let left = whole.last_moment().since(self.clock.now());
+        // A large spool is being read through at the start; that ends.
+        let opening = self.spool.condition() == Condition::Opening;
+        let patience = if opening { left / 4 * 3 } else { COMMIT.min(left / 2) };
+        let state = delivery.state;
         match self.spool.keep(delivery, patience).await {
-            Ok(()) => Answer::Kept,
+            Ok(()) => {
+                if let State::Dead(Some(death)) = state {
+                    let delivery = &question.outgoing.delivery;
+                    self.spool.note_dead(&question.row.name, delivery, death, tried);
+                }
+                Answer::Kept
+            }
             Err(why) => self.at_any_price(question, why, record).await,
         }
     }
@@ -89,7 +102,10 @@ impl Relay {
         let asked = self.ask(question, &mut race, record, judge_receipt, course).await;
         self.leave(race);
         match asked {
-            Asked::Good(upstream, ()) => Ok(upstream),
+            Asked::Good(upstream, ()) => {
+                self.spool.note_taken();
+                Ok(upstream)
+            }
             Asked::Stopped(stopped) => Err(stopped),
             // A report is nobody's to hold.
             Asked::Overdue => Err(Stopped::Overdue),
@@ -113,11 +129,11 @@ impl Relay {
             Tried { outcome, others_were_taken: false, setbacks, age }.fate(patience)
         });
         let (state, wait) = match fate {
-            Some(Fate::Dead(death)) => {
-                self.metrics.spool.dead.with_label_values(&[death.name()]).inc();
-                (State::Dead(Some(death)), Duration::ZERO)
+            Some(Fate::Dead(death)) => (State::Dead(Some(death)), Duration::ZERO),
+            Some(_) => {
+                let wait = jittered(patience.backoff.wait(0), 0.5, fastrand::f64());
+                (State::Waiting, wait)
             }
-            Some(_) => (State::Waiting, patience.backoff.wait(0)),
             None => (State::Waiting, Duration::ZERO),
         };
         Delivery {
@@ -139,6 +155,8 @@ impl Relay {
             tries: u32::from(tried.is_some()),
             setbacks: 0,
             last_outcome: tried.map(|outcome| outcome.name().to_owned()),
+            tried_ms: tried.map(|_| unix_ms()),
+            revived_ms: None,
         }
     }
 

@@ -50,6 +50,10 @@ pub struct Delivery {
     pub setbacks: u32,
     /// What came of the last try.
     pub last_outcome: Option<String>,
+    /// When that was, in milliseconds since 1970.
+    pub tried_ms: Option<i64>,
+    /// When a person had it sent again, in milliseconds since 1970.
+    pub revived_ms: Option<i64>,
 }
 
 /// What is delivered.
@@ -88,6 +92,11 @@ impl Delivery {
     /// How long ago that was.
     pub fn age(&self) -> Duration {
         age_of(self.place)
+    }
+
+    /// For how long it has been tried: since it came, or since a person had it sent again.
+    pub fn waiting(&self) -> Duration {
+        self.revived_ms.map_or(self.age(), |ms| age_of(ms.saturating_mul(1_000_000)))
     }
 }
 

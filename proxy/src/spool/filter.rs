@@ -27,12 +27,10 @@ pub struct Filter {
     /// At most so old, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newer_than: Option<u64>,
+    /// Arrived no later than what has this place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up_to: Option<i64>,
 }
-
-/// What a filter chooses, as a condition; the parameters are those of [`Filter::bind`].
-pub(super) const CHOSEN: &str = "place > ?1 AND (?2 IS NULL OR id = ?2) AND (?3 IS NULL OR state = ?3) \
-     AND (?4 IS NULL OR row = ?4) AND (?5 IS NULL OR call = ?5) AND (?6 IS NULL OR account = ?6) \
-     AND (?7 IS NULL OR place <= ?7) AND (?8 IS NULL OR place >= ?8)";
 
 pub(super) type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
@@ -46,6 +44,35 @@ impl Filter {
             .then(|| format!("state: {state:?} is not one of {}", State::NAMES.join(", ")))
     }
 
+    /// What is sent again where this is: what was delivered only if it is asked for.
+    pub fn of_a_replay(&self) -> Vec<Filter> {
+        if self.state.is_some() || self.id.is_some() {
+            return vec![self.clone()];
+        }
+        let of = |state: State| Filter { state: Some(state.name().to_owned()), ..self.clone() };
+        vec![of(State::Waiting), of(State::Dead(None))]
+    }
+
+    /// What it chooses behind a place, as a condition; the parameters are those of [`Filter::bind`]. What
+    /// is not said is not asked for, so that an index can serve.
+    pub(super) fn chosen(&self) -> String {
+        let mut chosen = "place > ?1".to_owned();
+        for (is_said, condition) in [
+            (self.id.is_some(), " AND id = ?2"),
+            (self.state.is_some(), " AND state = ?3"),
+            (self.row.is_some(), " AND row = ?4"),
+            (self.call.is_some(), " AND call = ?5"),
+            (self.account.is_some(), " AND account = ?6"),
+            (self.older_than.is_some() || self.up_to.is_some(), " AND place <= ?7"),
+            (self.newer_than.is_some(), " AND place >= ?8"),
+        ] {
+            if is_said {
+                chosen.push_str(condition);
+            }
+        }
+        chosen
+    }
+
     pub(super) fn bind<'q>(&self, query: String, after: i64) -> Query<'q> {
         let code = |name: &str| State::NAMES.iter().position(|known| *known == name);
         let state = self.state.as_deref().map(|name| code(name).map_or(-1, |code| code as i64));
@@ -53,6 +80,7 @@ impl Filter {
             let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
             unix_ms().saturating_sub(seconds.saturating_mul(1000)).saturating_mul(1_000_000)
         };
+        let last = [self.older_than.map(before), self.up_to].into_iter().flatten().min();
         sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(after)
             .bind(self.id.clone())
@@ -60,7 +88,7 @@ impl Filter {
             .bind(self.row.clone())
             .bind(self.call.clone())
             .bind(self.account.clone())
-            .bind(self.older_than.map(before))
+            .bind(last)
             .bind(self.newer_than.map(before))
     }
 }

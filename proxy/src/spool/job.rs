@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::oneshot;
 
-use super::store;
+use super::store::{self, Chosen};
 use super::{Delivery, Filter, Kind, NotKept, Spool, State};
 
 /// What somebody wants written.
@@ -25,10 +25,10 @@ pub(super) enum Job {
     },
     /// Let what is behind a delivery wait as long as it does.
     Wait { order: String, due_ms: i64, done: Done<()> },
-    /// Send again what a filter chooses.
-    Replay(Filter, Done<u64>),
-    /// Remove what a filter chooses.
-    Remove(Filter, Done<u64>),
+    /// Send again the next of what a filter chooses, behind a place.
+    Replay(Filter, i64, Done<Part>),
+    /// Remove the next of what a filter chooses, behind a place.
+    Remove(Filter, i64, Done<Part>),
     /// Take in what another spool kept; how many were new.
     Import(Vec<Delivery>, Done<u64>),
     /// Copy the log into the database.
@@ -36,6 +36,18 @@ pub(super) enum Job {
     /// Finish.
     Close(oneshot::Sender<()>),
 }
+
+/// What a job has done of something larger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    /// How many it was.
+    pub(super) count: u64,
+    /// Behind which place there may be more.
+    pub(super) more: Option<i64>,
+}
+
+/// Deliveries that a tool changes at once: nothing else is written meanwhile.
+const AT_ONCE: u32 = 500;
 
 /// Where the end of a job is told; an error is told by dropping it.
 pub(super) type Done<T> = oneshot::Sender<T>;
@@ -45,8 +57,8 @@ pub(super) enum Change {
     None,
     Kept(bool),
     Settled(bool),
-    Replayed(Vec<(State, String)>, u64),
-    Removed(Vec<(State, String, u64)>),
+    Replayed(Vec<Chosen>),
+    Removed(Vec<Chosen>),
     Imported(Vec<Delivery>),
 }
 
@@ -78,11 +90,12 @@ async fn apply(connection: &mut SqliteConnection, job: &Job) -> Result<Change, s
             store::wait_for_the_first(connection, order, *due_ms).await?;
             Change::None
         }
-        Job::Replay(filter, _) => {
-            let (revived, count) = store::replay(connection, filter).await?;
-            Change::Replayed(revived, count)
+        Job::Replay(filter, after, _) => {
+            Change::Replayed(store::replay(connection, filter, *after, AT_ONCE).await?)
         }
-        Job::Remove(filter, _) => Change::Removed(store::remove(connection, filter).await?),
+        Job::Remove(filter, after, _) => {
+            Change::Removed(store::remove(connection, filter, *after, AT_ONCE).await?)
+        }
         Job::Import(deliveries, _) => {
             let mut new = Vec::new();
             for delivery in deliveries {
@@ -94,6 +107,15 @@ async fn apply(connection: &mut SqliteConnection, job: &Job) -> Result<Change, s
         }
         Job::Checkpoint | Job::Close(_) => Change::None,
     })
+}
+
+// === impl Part ===
+
+impl Part {
+    fn of(chosen: &[Chosen]) -> Part {
+        let more = chosen.last().filter(|_| chosen.len() == AT_ONCE as usize);
+        Part { count: chosen.len() as u64, more: more.map(|last| last.place) }
+    }
 }
 
 // === impl Job ===
@@ -134,23 +156,26 @@ impl Spool {
                 let _ = done.send(());
             }
             (Job::Postpone { done, .. } | Job::Wait { done, .. }, _) => drop(done.send(())),
-            (Job::Replay(_, done), Change::Replayed(revived, count)) => {
-                for (state, order) in &revived {
-                    self.counts.remove(*state, 1, 0);
-                    self.counts.add(State::Waiting, 0);
-                    self.order.add(order);
+            (Job::Replay(_, _, done), Change::Replayed(revived)) => {
+                for Chosen { state, order, .. } in &revived {
+                    if *state != State::Waiting {
+                        self.counts.remove(*state, 1, 0);
+                        self.counts.add(State::Waiting, 0);
+                        self.order.add(order);
+                    }
                 }
                 self.arrived.notify_one();
-                let _ = done.send(count);
+                let _ = done.send(Part::of(&revived));
             }
-            (Job::Remove(_, done), Change::Removed(removed)) => {
-                for (state, order, bytes) in &removed {
+            (Job::Remove(_, _, done), Change::Removed(removed)) => {
+                for Chosen { state, order, bytes, .. } in &removed {
                     self.counts.remove(*state, 1, *bytes);
                     if *state == State::Waiting {
                         self.order.remove(order);
                     }
                 }
-                let _ = done.send(removed.len() as u64);
+                self.arrived.notify_one();
+                let _ = done.send(Part::of(&removed));
             }
             (Job::Import(_, done), Change::Imported(new)) => {
                 new.iter().for_each(|delivery| self.note_new(delivery));

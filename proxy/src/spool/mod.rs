@@ -42,6 +42,8 @@ pub use writer::Writer;
 /// Jobs that may wait for the writer: several seconds of a very busy edge.
 const QUEUE: usize = 8192;
 
+/// For how long after another process has written nothing goes straight through, in milliseconds.
+const SHARED: i64 = 1000;
 /// How often it is looked whether the spool is open.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
@@ -82,6 +84,12 @@ pub struct Spool {
     last_place: AtomicI64,
     /// Something new waits.
     arrived: Notify,
+    /// How often the file was opened: whoever reads it opens it anew when this has changed.
+    opened: AtomicU64,
+    /// When another process was last seen to write, in milliseconds since 1970.
+    shared_ms: AtomicI64,
+    /// When an upstream last took a report, in milliseconds since 1970.
+    taken_ms: AtomicI64,
     /// Whether callbacks are no longer replayed, because the process ends.
     stopping: AtomicBool,
     /// Tries under way.
@@ -144,6 +152,9 @@ impl Spool {
             counts: Counts::default(),
             last_place: AtomicI64::new(0),
             arrived: Notify::new(),
+            opened: AtomicU64::new(0),
+            shared_ms: AtomicI64::new(0),
+            taken_ms: AtomicI64::new(0),
             stopping: AtomicBool::new(false),
             tries: AtomicU64::new(0),
             metrics,
@@ -160,7 +171,20 @@ impl Spool {
     /// Whether a report may go straight through to an upstream. While the spool is being opened nobody
     /// knows what waits in it, and while another process replays it nobody knows what that has done.
     pub fn allows_straight(&self) -> bool {
-        !self.config.always && matches!(self.condition(), Condition::Ready | Condition::Failed)
+        let shared = unix_ms() - self.shared_ms.load(Ordering::Relaxed) < SHARED;
+        !self.config.always
+            && !shared
+            && matches!(self.condition(), Condition::Ready | Condition::Failed)
+    }
+
+    /// An upstream has taken a report.
+    pub fn note_taken(&self) {
+        self.taken_ms.fetch_max(unix_ms(), Ordering::Relaxed);
+    }
+
+    /// Whether an upstream has taken a report since a time, in milliseconds since 1970.
+    fn others_were_taken_since(&self, ms: i64) -> bool {
+        self.taken_ms.load(Ordering::Relaxed) >= ms
     }
 
     /// Keeps a delivery. It is on disk when this gives back `Ok`. After an error it may be on disk all the
@@ -206,7 +230,7 @@ impl Spool {
         let filter = Filter { id: Some(id), state, ..Filter::default() };
         let (done, _) = oneshot::channel();
         // What is not withdrawn is delivered, and does no harm: it names the visit's delivery id.
-        let _ = self.jobs.try_send(Job::Remove(filter, done));
+        let _ = self.jobs.try_send(Job::Remove(filter, 0, done));
     }
 
     /// A place behind all others.
@@ -259,6 +283,11 @@ impl Spool {
     /// Whether a try at delivering is under way.
     pub fn is_trying(&self) -> bool {
         self.tries.load(Ordering::Acquire) > 0
+    }
+
+    /// It does not work any more.
+    pub fn fail(&self) {
+        self.set_condition(Condition::Failed);
     }
 
     /// Stops to replay; what is under way goes on.

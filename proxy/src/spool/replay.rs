@@ -15,11 +15,11 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use holdline_policy::backoff::jittered;
-use holdline_policy::redelivery::{Fate, Throttle, Tried, is_taken_for_a_stranger};
-use holdline_policy::{Access, Outcome, Row, Upstream};
+use holdline_policy::redelivery::{Death, Fate, Throttle, Tried, is_taken_for_a_stranger};
+use holdline_policy::{Access, Moment, Outcome, Row, Upstream};
 use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::job::{Done, Job};
 use super::schema::Place;
@@ -38,8 +38,6 @@ const FRESH: u32 = 64;
 const FRESH_ONE_IN: u64 = 4;
 /// How long an end that cannot be written down is waited with.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
-/// Whoever was taken within this time before a try, others were taken.
-const ABOUT_THE_SAME_TIME: Duration = Duration::from_secs(5);
 /// While nobody is taken the wait does not grow beyond this many doublings: when the application
 /// returns, nothing should wait long.
 const NOBODYS_FAULT: u32 = 4;
@@ -51,6 +49,10 @@ pub struct Replay {
     place: Place,
     throttles: [Throttle; Upstream::COUNT],
     running: [u32; Upstream::COUNT],
+    /// Until when an upstream that had no room is not asked.
+    full_until: [Moment; Upstream::COUNT],
+    /// Whether any report may go to the monitor.
+    monitor_helps: bool,
     /// Calls of which a delivery is being tried.
     in_hand: HashSet<String>,
     /// Calls whose turn it is.
@@ -91,6 +93,11 @@ impl Replay {
             place: Place::new(spool.config.folder.clone()),
             throttles: [Throttle::new(spool.config.parallel, now); Upstream::COUNT],
             running: [0; Upstream::COUNT],
+            full_until: [now; Upstream::COUNT],
+            monitor_helps: relay.catalogue.rows().iter().any(|row| {
+                row.kind == holdline_policy::Kind::Asynchronous
+                    && row.chain.contains(&Upstream::Monitor)
+            }),
             in_hand: HashSet::new(),
             line: VecDeque::new(),
             fresh: VecDeque::new(),
@@ -120,14 +127,15 @@ impl Replay {
                 self.rest(LOOK).await;
                 continue;
             }
+            let opened = self.spool.opened.load(Ordering::Acquire);
             let open = match connection.take() {
-                Some(open) => Ok(open),
-                None => self.place.connect_to_read().await.map_err(|fault| fault.to_string()),
+                Some((open, when)) if when == opened => Ok(open),
+                _ => self.place.connect_to_read().await.map_err(|fault| fault.to_string()),
             };
             match open {
                 Ok(mut open) => match self.start_what_may(&mut open).await {
                     Ok(wait) => {
-                        connection = Some(open);
+                        connection = Some((open, opened));
                         self.rest(wait).await;
                     }
                     Err(error) => {
@@ -202,18 +210,21 @@ impl Replay {
             return Ok(Start::Next);
         }
         let (upstream, access) = self.choose(&delivery);
-        let now = self.relay.clock.now();
-        if self.running[upstream.index()] >= self.throttles[upstream.index()].width(access, now) {
-            return Ok(Start::NoRoom);
+        if !self.has_room_at(upstream, access) {
+            // Where another upstream has room, what it may take stands further behind.
+            return Ok(if self.monitor_helps { Start::Next } else { Start::NoRoom });
         }
         self.running[upstream.index()] += 1;
         self.started += 1;
         self.spool.tries.fetch_add(1, Ordering::AcqRel);
         self.in_hand.insert(order.to_owned());
         let (relay, spool) = (self.relay.clone(), self.spool.clone());
+        let order = order.to_owned();
+        // A try that panics is a try that failed, and takes no other with it.
+        let trying =
+            tokio::spawn(async move { try_once(&relay, &spool, delivery, upstream, access).await });
         self.tries.push(Box::pin(async move {
-            let order = delivery.order.clone();
-            let outcome = try_once(&relay, &spool, delivery, upstream, access).await;
+            let outcome = trying.await.unwrap_or(Outcome::Broken);
             Over { order, upstream, outcome }
         }));
         Ok(Start::Next)
@@ -233,11 +244,15 @@ impl Replay {
     }
 
     fn has_room(&mut self) -> bool {
-        let (standing, now) = (self.relay.standing(), self.relay.clock.now());
-        Upstream::ALL.into_iter().any(|upstream| {
-            let width = self.throttles[upstream.index()].width(standing.of(upstream), now);
-            self.running[upstream.index()] < width
-        })
+        let standing = self.relay.standing();
+        let asked = if self.monitor_helps { &Upstream::ALL[..] } else { &[Upstream::Origin] };
+        asked.iter().any(|upstream| self.has_room_at(*upstream, standing.of(*upstream)))
+    }
+
+    fn has_room_at(&mut self, upstream: Upstream, access: Access) -> bool {
+        let (now, index) = (self.relay.clock.now(), upstream.index());
+        let width = self.throttles[index].width(access, now);
+        now >= self.full_until[index] && self.running[index] < width
     }
 
     /// Waits for something to happen: a try that is over, something new, or the time.
@@ -262,7 +277,11 @@ impl Replay {
     fn note(&mut self, over: Over) {
         let Over { order, upstream, outcome } = over;
         let access = self.relay.standing().of(upstream);
-        self.throttles[upstream.index()].ended(outcome, access, self.relay.clock.now());
+        let now = self.relay.clock.now();
+        self.throttles[upstream.index()].ended(outcome, access, now);
+        if outcome == Outcome::Full {
+            self.full_until[upstream.index()] = now + LOOK;
+        }
         self.running[upstream.index()] -= 1;
         self.spool.tries.fetch_sub(1, Ordering::AcqRel);
         self.in_hand.remove(&order);
@@ -281,16 +300,19 @@ async fn try_once(
     upstream: Upstream,
     access: Access,
 ) -> Outcome {
-    let begun = relay.clock.now();
+    // Since it was tried last, others were taken or they were not.
+    let since = delivery.tried_ms.unwrap_or_else(unix_ms);
     let outcome = relay.redeliver(&delivery, upstream, access).await;
     if outcome == Outcome::Full {
         // It was not even asked.
         return outcome;
     }
     relay.note_try(outcome, &delivery.row);
-    let others_were_taken =
-        relay.targets[upstream.index()].ended_well_since(begun, ABOUT_THE_SAME_TIME);
-    let age = delivery.age();
+    let others_were_taken = spool.others_were_taken_since(since);
+    if outcome == Outcome::Good {
+        spool.note_taken();
+    }
+    let age = delivery.waiting();
     let setbacks = delivery.setbacks;
     let fate = Tried { outcome, others_were_taken, setbacks, age }.fate(&spool.config.patience);
     write_down(spool, &delivery, fate, outcome).await;
@@ -319,7 +341,7 @@ async fn write_down(spool: &Spool, delivery: &Delivery, fate: Fate, outcome: Out
             // The spool is closed. It is delivered again, under the same delivery id.
             return;
         }
-        if matches!(timeout(WRITE_AGAIN * 40, written).await, Ok(Ok(()))) {
+        if written.await.is_ok() {
             break;
         }
         if spool.stopping.load(Ordering::Acquire) {
@@ -330,16 +352,31 @@ async fn write_down(spool: &Spool, delivery: &Delivery, fate: Fate, outcome: Out
     match fate {
         Fate::Delivered => spool.metrics.spool.delivered.inc(),
         Fate::Dead(death) => {
-            spool.metrics.spool.dead.with_label_values(&[death.name()]).inc();
-            tracing::error!(
-                row = delivery.row,
-                delivery = delivery.id,
-                reason = death.name(),
-                outcome = name,
-                "a callback is a dead letter; see it with `holdline spool show`"
-            );
+            spool.note_dead(&delivery.row, &delivery.id, death, Some(outcome));
         }
         Fate::Again { .. } => {}
+    }
+}
+
+// === impl Spool ===
+
+impl Spool {
+    /// Counts a dead letter, and says so.
+    pub(crate) fn note_dead(
+        &self,
+        row: &str,
+        delivery: &str,
+        death: Death,
+        outcome: Option<Outcome>,
+    ) {
+        self.metrics.spool.dead.with_label_values(&[death.name()]).inc();
+        tracing::error!(
+            row,
+            delivery,
+            reason = death.name(),
+            outcome = outcome.map(Outcome::name),
+            "a callback is a dead letter; see it with `holdline spool show`"
+        );
     }
 }
 

@@ -55,8 +55,10 @@ const MIGRATIONS: [&str; 2] = [
     CREATE INDEX waiting_by_due ON deliveries (due_ms, place) WHERE state = 0;
     CREATE INDEX waiting_in_order ON deliveries (ordered_by, place) WHERE state = 0;
     CREATE INDEX ended ON deliveries (state, ended_ms) WHERE state <> 0;",
-    // 0 is what Twilio has sent, 1 a notice of our own.
-    "ALTER TABLE deliveries ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;",
+    // A kind of 0 is what Twilio has sent, 1 a notice of our own.
+    "ALTER TABLE deliveries ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE deliveries ADD COLUMN tried_ms INTEGER;
+    ALTER TABLE deliveries ADD COLUMN revived_ms INTEGER;",
 ];
 
 /// Why a spool cannot be opened.
@@ -362,6 +364,8 @@ mod tests {
             tries: 0,
             setbacks: 0,
             last_outcome: None,
+            tried_ms: None,
+            revived_ms: None,
         }
     }
 

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::delivery::{Delivery, Kind, State, age_of, unix_ms};
-use super::filter::{CHOSEN, Filter};
+use super::filter::Filter;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -46,7 +46,8 @@ pub(super) struct Cursor {
 }
 
 const COLUMNS: &str = "place, kind, id, ordered_by, row, account, call, method, target, fields, body, \
-     signature, client, state, reason, due_ms, tries, setbacks, last_outcome";
+     signature, client, state, reason, due_ms, tries, setbacks, last_outcome, tried_ms, \
+     revived_ms";
 
 /// Keeps a delivery. False if it is there already.
 pub(super) async fn insert(connection: &mut SqliteConnection, delivery: &Delivery) -> Result<bool> {
@@ -54,8 +55,8 @@ pub(super) async fn insert(connection: &mut SqliteConnection, delivery: &Deliver
     loop {
         let query = "INSERT INTO deliveries (place, kind, id, ordered_by, row, account, call, method, target, \
                      fields, body, signature, client, size, state, reason, due_ms, tries, setbacks, \
-                     last_outcome, ended_ms) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                     last_outcome, tried_ms, revived_ms, ended_ms) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                      ON CONFLICT DO NOTHING";
         let ended_ms = (delivery.state != State::Waiting).then(unix_ms);
         let inserted = sqlx::query(query)
@@ -79,6 +80,8 @@ pub(super) async fn insert(connection: &mut SqliteConnection, delivery: &Deliver
             .bind(delivery.tries)
             .bind(delivery.setbacks)
             .bind(&delivery.last_outcome)
+            .bind(delivery.tried_ms)
+            .bind(delivery.revived_ms)
             .bind(ended_ms)
             .execute(&mut *connection)
             .await?
@@ -122,9 +125,9 @@ pub(super) async fn postpone(
     outcome: &str,
 ) -> Result<()> {
     let query = "UPDATE deliveries SET tries = tries + 1, setbacks = setbacks + ?, due_ms = ?, \
-                 last_outcome = ? WHERE place = ? AND state = 0";
-    let tried = sqlx::query(query).bind(setback).bind(due_ms).bind(outcome).bind(delivery.place);
-    tried.execute(&mut *connection).await?;
+                 last_outcome = ?, tried_ms = ? WHERE place = ? AND state = 0";
+    let tried = sqlx::query(query).bind(setback).bind(due_ms).bind(outcome).bind(unix_ms());
+    tried.bind(delivery.place).execute(&mut *connection).await?;
     let setbacks = delivery.setbacks + u32::from(setback);
     if setbacks < STEPS_ASIDE {
         wait_for_the_first(connection, &delivery.order, due_ms).await?;
@@ -270,7 +273,7 @@ pub(super) async fn forget_delivered(
     most: u32,
 ) -> Result<(u64, u64)> {
     let query = "DELETE FROM deliveries WHERE place IN \
-                 (SELECT place FROM deliveries WHERE state = 1 AND ended_ms < ? ORDER BY ended_ms LIMIT ?) \
+                 (SELECT place FROM deliveries WHERE state = 1 AND state <> 0 AND ended_ms < ? ORDER BY ended_ms LIMIT ?) \
                  RETURNING size";
     let sizes: Vec<i64> =
         sqlx::query_scalar(query).bind(before_ms).bind(most).fetch_all(connection).await?;
@@ -290,6 +293,11 @@ pub(super) async fn checkpoint(connection: &mut SqliteConnection) -> Result<()> 
     Ok(())
 }
 
+/// Changes when another connection has changed the database.
+pub(super) async fn version(connection: &mut SqliteConnection) -> Result<i64> {
+    sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
+}
+
 /// How many pages are in the log, and how many of them were copied into the database.
 pub(super) async fn log_pages(connection: &mut SqliteConnection) -> Result<(i64, i64)> {
     let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)").fetch_one(connection).await?;
@@ -303,7 +311,8 @@ pub(super) async fn list(
     after: i64,
     most: u32,
 ) -> Result<Vec<Delivery>> {
-    let query = format!("SELECT {COLUMNS} FROM deliveries WHERE {CHOSEN} ORDER BY place LIMIT ?9");
+    let chosen = filter.chosen();
+    let query = format!("SELECT {COLUMNS} FROM deliveries WHERE {chosen} ORDER BY place LIMIT ?9");
     let rows = filter.bind(query, after).bind(most).fetch_all(connection).await?;
     rows.iter().map(read).collect()
 }
@@ -316,7 +325,8 @@ pub(super) async fn readable(
     most: u32,
 ) -> (Vec<Delivery>, Option<sqlx::Error>) {
     use futures::StreamExt as _;
-    let query = format!("SELECT {COLUMNS} FROM deliveries WHERE {CHOSEN} ORDER BY place LIMIT ?9");
+    let chosen = filter.chosen();
+    let query = format!("SELECT {COLUMNS} FROM deliveries WHERE {chosen} ORDER BY place LIMIT ?9");
     let mut rows = filter.bind(query, after).bind(most).fetch(connection);
     let mut found = Vec::new();
     while let Some(row) = rows.next().await {
@@ -328,43 +338,88 @@ pub(super) async fn readable(
     (found, None)
 }
 
-/// Makes what a filter chooses due at once and all its tries forgotten. Gives back the former state and
-/// the call of those that did not wait before, and how many were chosen.
+/// A delivery that a tool is about to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) place: i64,
+    pub(super) state: State,
+    pub(super) order: String,
+    pub(super) bytes: u64,
+}
+
+/// The next of what a filter chooses, behind a place.
+async fn choose(
+    connection: &mut SqliteConnection,
+    filter: &Filter,
+    after: i64,
+    most: u32,
+) -> Result<Vec<Chosen>> {
+    let query = format!(
+        "SELECT place, state, ordered_by, size FROM deliveries WHERE {} ORDER BY place LIMIT ?9",
+        filter.chosen()
+    );
+    let rows = filter.bind(query, after).bind(most).fetch_all(connection).await?;
+    let chosen = |row: &SqliteRow| {
+        let size: i64 = row.try_get(3)?;
+        Ok(Chosen {
+            place: row.try_get(0)?,
+            state: State::of(row.try_get(1)?, None),
+            order: row.try_get(2)?,
+            bytes: size.unsigned_abs(),
+        })
+    };
+    rows.iter().map(chosen).collect()
+}
+
+/// Makes the next of what a filter chooses due at once, and all its tries forgotten.
 pub(super) async fn replay(
     connection: &mut SqliteConnection,
     filter: &Filter,
-) -> Result<(Vec<(State, String)>, u64)> {
-    let ended = format!("SELECT state, ordered_by FROM deliveries WHERE {CHOSEN} AND state <> 0");
-    let rows = filter.bind(ended, 0).fetch_all(&mut *connection).await?;
-    let ended = |row: &SqliteRow| Ok((State::of(row.try_get(0)?, None), row.try_get(1)?));
-    let revived = rows.iter().map(ended).collect::<Result<_>>()?;
-    let query = format!(
-        "UPDATE deliveries SET state = 0, reason = NULL, ended_ms = NULL, tries = 0, setbacks = 0, \
-         due_ms = ?9 WHERE {CHOSEN}"
-    );
-    let changed = filter.bind(query, 0).bind(unix_ms()).execute(connection).await?;
-    Ok((revived, changed.rows_affected()))
+    after: i64,
+    most: u32,
+) -> Result<Vec<Chosen>> {
+    let chosen = choose(connection, filter, after, most).await?;
+    for delivery in &chosen {
+        let query = "UPDATE deliveries SET state = 0, reason = NULL, ended_ms = NULL, tries = 0, \
+                     setbacks = 0, tried_ms = NULL, revived_ms = ?1, due_ms = ?1 WHERE place = ?2";
+        let revived = sqlx::query(query).bind(unix_ms()).bind(delivery.place);
+        revived.execute(&mut *connection).await?;
+    }
+    Ok(chosen)
 }
 
-/// Removes what a filter chooses; gives back the state, call and size of each.
+/// Removes the next of what a filter chooses. What stood behind it waits no longer.
 pub(super) async fn remove(
     connection: &mut SqliteConnection,
     filter: &Filter,
-) -> Result<Vec<(State, String, u64)>> {
-    let query = format!("DELETE FROM deliveries WHERE {CHOSEN} RETURNING state, ordered_by, size");
-    let rows = filter.bind(query, 0).fetch_all(connection).await?;
-    let removed = |row: &SqliteRow| {
-        let size: i64 = row.try_get(2)?;
-        Ok((State::of(row.try_get(0)?, None), row.try_get(1)?, size.unsigned_abs()))
-    };
-    rows.iter().map(removed).collect()
+    after: i64,
+    most: u32,
+) -> Result<Vec<Chosen>> {
+    let chosen = choose(connection, filter, after, most).await?;
+    for Chosen { place, state, order, .. } in &chosen {
+        let query = sqlx::query("DELETE FROM deliveries WHERE place = ?").bind(place);
+        query.execute(&mut *connection).await?;
+        if *state == State::Waiting {
+            let query =
+                "UPDATE deliveries SET due_ms = ? WHERE state = 0 AND ordered_by = ? AND tries = 0";
+            sqlx::query(query).bind(unix_ms()).bind(order).execute(&mut *connection).await?;
+        }
+    }
+    Ok(chosen)
 }
 
-/// How many a filter chooses.
-pub(super) async fn count(connection: &mut SqliteConnection, filter: &Filter) -> Result<u64> {
-    let query = format!("SELECT COUNT(*) FROM deliveries WHERE {CHOSEN}");
-    let count: i64 = filter.bind(query, 0).fetch_one(connection).await?.try_get(0)?;
-    Ok(count.unsigned_abs())
+/// How many a filter chooses, and the place of the last of them.
+pub(super) async fn count(
+    connection: &mut SqliteConnection,
+    filter: &Filter,
+) -> Result<(u64, i64)> {
+    let query = format!(
+        "SELECT COUNT(*), COALESCE(MAX(place), 0) FROM deliveries WHERE {}",
+        filter.chosen()
+    );
+    let row = filter.bind(query, 0).fetch_one(connection).await?;
+    let count: i64 = row.try_get(0)?;
+    Ok((count.unsigned_abs(), row.try_get(1)?))
 }
 
 fn read(row: &SqliteRow) -> Result<Delivery> {
@@ -390,6 +445,8 @@ fn read(row: &SqliteRow) -> Result<Delivery> {
         tries: row.try_get("tries")?,
         setbacks: row.try_get("setbacks")?,
         last_outcome: row.try_get("last_outcome")?,
+        tried_ms: row.try_get("tried_ms")?,
+        revived_ms: row.try_get("revived_ms")?,
     })
 }
 

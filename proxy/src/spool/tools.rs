@@ -9,16 +9,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use holdline_twilio::Form;
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 
 use super::delivery::{Delivery, Kind, State, age_of, unix_ms};
-use super::job::Job;
+use super::job::{Job, Part};
 use super::store;
 use super::{Filter, OpenFault, Place, Spool};
-use crate::ingress::split_target;
+use crate::ingress::{split_target, travels_on};
 
 /// Deliveries of one page.
 pub const PAGE: u32 = 200;
@@ -83,8 +84,8 @@ impl Reader {
         (found, fault.map(ToolFault::from))
     }
 
-    /// How many a filter chooses.
-    pub async fn count(&mut self, filter: &Filter) -> Result<u64, ToolFault> {
+    /// How many a filter chooses, and the place of the last of them.
+    pub async fn count(&mut self, filter: &Filter) -> Result<(u64, i64), ToolFault> {
         check(filter)?;
         Ok(store::count(&mut self.0, filter).await?)
     }
@@ -98,16 +99,38 @@ impl Spool {
         Reader::open(&self.config.folder).await
     }
 
-    /// Sends again what a filter chooses, from the first try on; how many.
-    pub async fn send_again(&self, filter: Filter) -> Result<u64, ToolFault> {
-        check(&filter)?;
-        self.job(|done| Job::Replay(filter, done)).await
+    /// Sends again what a filter chooses, from the first try on; how many. What was delivered is only sent
+    /// again where the filter says so.
+    pub async fn send_again(&self, filter: &Filter) -> Result<u64, ToolFault> {
+        check(filter)?;
+        let mut count = 0;
+        for filter in filter.of_a_replay() {
+            count += self.in_parts(&filter, Job::Replay).await?;
+        }
+        Ok(count)
     }
 
     /// Removes what a filter chooses; how many.
-    pub async fn remove(&self, filter: Filter) -> Result<u64, ToolFault> {
-        check(&filter)?;
-        self.job(|done| Job::Remove(filter, done)).await
+    pub async fn remove(&self, filter: &Filter) -> Result<u64, ToolFault> {
+        check(filter)?;
+        self.in_parts(filter, Job::Remove).await
+    }
+
+    /// Does something to all that a filter chooses, part by part, so that others write in between.
+    async fn in_parts(
+        &self,
+        filter: &Filter,
+        job: fn(Filter, i64, oneshot::Sender<Part>) -> Job,
+    ) -> Result<u64, ToolFault> {
+        let (mut after, mut count) = (0, 0);
+        loop {
+            let part = self.job(|done| job(filter.clone(), after, done)).await?;
+            count += part.count;
+            match part.more {
+                Some(place) => after = place,
+                None => return Ok(count),
+            }
+        }
     }
 
     /// Takes in what another spool has kept; how many were new.
@@ -178,38 +201,81 @@ pub fn shown(delivery: &Delivery, numbers: Numbers) -> Value {
     value
 }
 
-/// A parameter's value without telephone numbers and without what somebody keyed or said.
+/// A parameter's value without telephone numbers and without what somebody keyed or said. A notice holds
+/// a request of its own.
 fn masked(name: &str, value: &str) -> String {
     const SAID: [&str; 4] = ["Digits", "SpeechResult", "UnstableSpeechResult", "TranscriptionText"];
-    if SAID.contains(&name) {
-        return "*".repeat(value.chars().count());
+    const TIMES: [&str; 2] = ["At", "Timestamp"];
+    match name {
+        "Sent" => masked_form(value),
+        "Target" => match value.split_once('?') {
+            Some((path, query)) => format!("{}?{}", masked_text(path), masked_form(query)),
+            None => masked_text(value),
+        },
+        name if SAID.contains(&name) => "*".repeat(value.chars().count()),
+        name if TIMES.contains(&name) => value.to_owned(),
+        _ => masked_text(value),
     }
-    masked_text(value)
 }
 
-/// A text in which every run of seven digits or more, as telephone numbers are written, shows but its last
-/// two. Identifiers of Twilio's stay as they are.
+fn masked_form(text: &str) -> String {
+    match Form::parse(text.as_bytes()) {
+        Ok(form) => {
+            let pairs: Vec<String> = form
+                .iter()
+                .map(|(name, value)| format!("{name}={}", masked(name, value)))
+                .collect();
+            pairs.join("&")
+        }
+        Err(_) => masked_text(text),
+    }
+}
+
+/// A text in which every run of seven digits or more shows but its last two, blanks and what else stands
+/// between the digits of a telephone number left as they are. Identifiers of Twilio's are kept.
 fn masked_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for word in text.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || "+-(). ".contains(c)))
-    {
-        let digits = word.bytes().filter(u8::is_ascii_digit).count();
-        let is_number = digits >= 7 && !word.bytes().any(|byte| byte.is_ascii_alphabetic());
-        if !is_number {
-            out.push_str(word);
+    let mut run = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some(sid) = sid_at(rest) {
+            flush(&mut run, &mut out);
+            out.push_str(sid);
+            rest = &rest[sid.len()..];
             continue;
         }
-        let mut left = digits;
-        for c in word.chars() {
-            if c.is_ascii_digit() {
-                out.push(if left > 2 { '*' } else { c });
-                left -= 1;
-            } else {
-                out.push(c);
-            }
+        if c.is_ascii_digit() || (!run.is_empty() && " -().+".contains(c)) {
+            run.push(c);
+        } else {
+            flush(&mut run, &mut out);
+            out.push(c);
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    flush(&mut run, &mut out);
+    out
+}
+
+/// One of Twilio's identifiers at the beginning of a text: two capitals and 32 hexadecimal digits.
+fn sid_at(text: &str) -> Option<&str> {
+    let sid = text.get(..34)?;
+    let (kind, digits) = sid.split_at(2);
+    let fits = kind.bytes().all(|byte| byte.is_ascii_uppercase())
+        && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    fits.then_some(sid)
+}
+
+fn flush(run: &mut String, out: &mut String) {
+    let mut left = run.bytes().filter(u8::is_ascii_digit).count();
+    let is_number = left >= 7;
+    for c in run.drain(..) {
+        if c.is_ascii_digit() {
+            out.push(if is_number && left > 2 { '*' } else { c });
+            left -= 1;
+        } else {
+            out.push(c);
         }
     }
-    out
 }
 
 /// A delivery as it is carried from one spool to another.
@@ -239,6 +305,10 @@ pub struct Carried {
     tries: u32,
     setbacks: u32,
     last_outcome: Option<String>,
+    #[serde(default)]
+    tried_ms: Option<i64>,
+    #[serde(default)]
+    revived_ms: Option<i64>,
 }
 
 impl From<&Delivery> for Carried {
@@ -263,6 +333,8 @@ impl From<&Delivery> for Carried {
             tries: delivery.tries,
             setbacks: delivery.setbacks,
             last_outcome: delivery.last_outcome.clone(),
+            tried_ms: delivery.tried_ms,
+            revived_ms: delivery.revived_ms,
         }
     }
 }
@@ -282,16 +354,18 @@ impl TryFrom<Carried> for Delivery {
             carried.signature.as_ref().map(|text| decode("signature", text)).transpose()?;
         let token =
             |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        let block_ends = fields.is_empty() || fields.ends_with(b"\r\n");
-        let breaks = fields.windows(4).any(|window| window == b"\r\n\r\n");
-        if !token(&carried.id)
-            || !token(&carried.method)
-            || !carried.target.starts_with('/')
-            || !token(&carried.target)
-            || !block_ends
-            || breaks
-        {
+        let is_request = token(&carried.id)
+            && token(&carried.method)
+            && token(&carried.target)
+            && carried.target.starts_with('/')
+            && is_header_block(&fields);
+        if !is_request {
             return Err(format!("{}: is no request", carried.id));
+        }
+        // Whoever's clock was ahead must not make all that comes later look as if it had just come.
+        let now = unix_ms().saturating_mul(1_000_000);
+        if carried.place <= 0 || carried.place > now.saturating_add(AHEAD) {
+            return Err(format!("{}: its place is no time that has been", carried.id));
         }
         let Some(code) = State::NAMES.iter().position(|name| *name == carried.state) else {
             return Err(format!("{}: {:?} is no state", carried.id, carried.state));
@@ -310,13 +384,32 @@ impl TryFrom<Carried> for Delivery {
             signature,
             client: carried.client.and_then(|client| client.parse().ok()),
             state: State::of(code as i64, carried.reason.as_deref()),
-            due_ms: carried.due_ms,
+            due_ms: carried.due_ms.max(0),
             tries: carried.tries,
             setbacks: carried.setbacks,
             last_outcome: carried.last_outcome,
+            tried_ms: carried.tried_ms,
+            revived_ms: carried.revived_ms,
             id: carried.id,
         })
     }
+}
+
+/// How far another edge's clock may be ahead: an hour, in nanoseconds.
+const AHEAD: i64 = 3_600_000_000_000;
+
+/// Whether these are header fields that travel on to an upstream, and nothing else.
+fn is_header_block(fields: &[u8]) -> bool {
+    const FIELDS: usize = 200;
+    let whole = [fields, b"\r\n"].concat();
+    let mut headers = [httparse::EMPTY_HEADER; FIELDS];
+    let Ok(httparse::Status::Complete((length, headers))) =
+        httparse::parse_headers(&whole, &mut headers)
+    else {
+        return false;
+    };
+    let travels = |name: &str| HeaderName::try_from(name).is_ok_and(|name| travels_on(&name));
+    length == whole.len() && headers.iter().all(|header| travels(header.name))
 }
 
 #[cfg(test)]
@@ -332,11 +425,19 @@ mod tests {
             ("/calls/15005550006/x", "/calls/*********06/x"),
             ("200", "200"),
             ("", ""),
+            ("%2B15005550006", "%2B*********06"),
+            ("call 500 555 0006 now", "call *** *** **06 now"),
+            ("x15005550006", "x*********06"),
         ] {
             assert_eq!(masked_text(text), expect);
         }
         assert_eq!(masked("Digits", "12*"), "***");
         assert_eq!(masked("SpeechResult", "my name"), "*******");
+        assert_eq!(
+            masked("Sent", "Digits=4711&From=%2B15005550006"),
+            "Digits=****&From=+*********06"
+        );
+        assert_eq!(masked("Target", "/x?phone=5005550006&q=1"), "/x?phone=********06&q=1");
     }
 
     fn delivery() -> Delivery {
@@ -359,6 +460,8 @@ mod tests {
             tries: 2,
             setbacks: 1,
             last_outcome: Some("status_4xx".into()),
+            tried_ms: None,
+            revived_ms: Some(7),
         }
     }
 
@@ -371,7 +474,11 @@ mod tests {
             ("/x y", "/x?From=%2B15005550006"),
             ("lost", "dead"),
             (&STANDARD.encode("a: b\r\n\r\nGET / HTTP/1.1\r\n"), &STANDARD.encode("a: b\r\n")),
-        ] as [(&str, &str); 3]
+            (&STANDARD.encode("\r\nGET / HTTP/1.1\r\n"), &STANDARD.encode("a: b\r\n")),
+            (&STANDARD.encode("Content-Length: 9\r\n"), &STANDARD.encode("a: b\r\n")),
+            ("\"place\":-5", "\"place\":1700000000000000000"),
+            ("\"place\":9000000000000000000", "\"place\":1700000000000000000"),
+        ] as [(&str, &str); 7]
         {
             let carried: Carried = serde_json::from_str(&line.replace(right, wrong)).unwrap();
             assert!(Delivery::try_from(carried).is_err(), "{wrong}");

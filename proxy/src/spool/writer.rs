@@ -51,12 +51,17 @@ pub struct Writer {
 struct Open {
     connection: SqliteConnection,
     inode: u64,
+    /// Changes when another process has written; 0 as long as it was not looked at.
+    version: i64,
+    /// Whether another process has written since it was last learned what is there, and when that was.
+    shared: bool,
+    loaded: Instant,
 }
 
 /// How a batch of jobs ended.
 enum Batch {
     Done,
-    /// The file is damaged or another one.
+    /// The file is damaged or another one, or the connection to it is lost.
     Reopen,
     Closed,
 }
@@ -122,7 +127,8 @@ impl Writer {
             replays = self.lock.is_some(),
             "the spool is open"
         );
-        Ok(Open { connection, inode })
+        self.spool.opened.fetch_add(1, Ordering::AcqRel);
+        Ok(Open { connection, inode, version: 0, shared: false, loaded: Instant::now() })
     }
 
     /// Learns what is there.
@@ -133,7 +139,6 @@ impl Writer {
         spool.counts.set(store::contents(connection).await?);
         let last = store::last_place(connection).await?.unwrap_or(0);
         spool.last_place.fetch_max(last, Ordering::Relaxed);
-        self.is_sound();
         let condition = if self.lock.is_some() { Condition::Ready } else { Condition::Appending };
         spool.set_condition(condition);
         spool.arrived.notify_one();
@@ -151,12 +156,15 @@ impl Writer {
         let mut forget_at = Instant::now();
         loop {
             let written = tokio::select! {
+                // What is due now and then must not wait until there is nothing to be written.
                 biased;
-                count = self.jobs.recv_many(&mut batch, TOGETHER) => match count {
-                    0 => return true,
-                    _ => self.commit(&mut open, &mut batch).await,
-                },
-                _ = lock.tick(), if self.lock.is_none() => self.take_over(&mut open).await,
+                _ = lock.tick() => {
+                    let known = self.know_of_others(&mut open).await;
+                    match (known, self.lock.is_some()) {
+                        (Ok(()), false) => self.take_over(&mut open).await,
+                        (known, _) => self.report(known),
+                    }
+                }
                 _ = tidy.tick() => {
                     tidied += 1;
                     let seldom = tidied % SELDOM == 0;
@@ -168,6 +176,10 @@ impl Writer {
                     forget_at = Instant::now() + if much { FORGET_AGAIN } else { TIDY };
                     self.report(forgotten.map(drop))
                 }
+                count = self.jobs.recv_many(&mut batch, TOGETHER) => match count {
+                    0 => return true,
+                    _ => self.commit(&mut open, &mut batch).await,
+                },
             };
             match written {
                 Batch::Done => {}
@@ -201,7 +213,7 @@ impl Writer {
 
     async fn commit(&mut self, open: &mut Open, batch: &mut Vec<Job>) -> Batch {
         let close = batch.iter().position(|job| matches!(job, Job::Close(_)));
-        let closing = close.map(|at| batch.swap_remove(at));
+        let closing = close.map(|at| batch.remove(at));
         if batch.iter().any(|job| matches!(job, Job::Checkpoint)) {
             batch.retain(|job| !matches!(job, Job::Checkpoint));
             // It is made again if it fails.
@@ -228,6 +240,11 @@ impl Writer {
                 Err(error) => {
                     batch.drain(..).for_each(Job::fail);
                     written = self.report(Err(error));
+                    // The connection believes itself inside a transaction that is gone.
+                    match self.place.connect().await {
+                        Ok(connection) => (open.connection, open.version) = (connection, 0),
+                        Err(_) => written = Batch::Reopen,
+                    }
                 }
             }
         }
@@ -256,15 +273,37 @@ impl Writer {
         }
     }
 
+    /// Learns anew what is there when another process has written to it. Meanwhile, and for a moment after,
+    /// nothing goes straight through: what the other has kept of the same call is not known yet.
+    async fn know_of_others(&self, open: &mut Open) -> Result<(), sqlx::Error> {
+        let version = store::version(&mut open.connection).await?;
+        let known = std::mem::replace(&mut open.version, version);
+        if known != 0 && known != version {
+            self.spool.shared_ms.store(unix_ms(), Ordering::Relaxed);
+            open.shared = true;
+        }
+        // It takes a while where much waits.
+        if open.shared && open.loaded.elapsed() >= AGAIN {
+            open.shared = false;
+            self.load(&mut open.connection).await?;
+            open.loaded = Instant::now();
+        }
+        Ok(())
+    }
+
     /// Takes the right to replay over from a process that has ended.
     async fn take_over(&mut self, open: &mut Open) -> Batch {
         match self.place.lock() {
             Ok(Some(lock)) => self.lock = Some(lock),
             _ => return Batch::Done,
         }
+        if let Err(error) = self.load(&mut open.connection).await {
+            // Without knowing what waits nothing can be replayed; it is tried again.
+            self.lock = None;
+            return self.report(Err(error));
+        }
         tracing::info!("the spool is replayed from here");
-        let loaded = self.load(&mut open.connection).await;
-        self.report(loaded)
+        Batch::Done
     }
 
     async fn tidy(
@@ -318,9 +357,10 @@ async fn help(place: Place, spool: Arc<Spool>) {
             connection = None;
             continue;
         }
+        let opened = spool.opened.load(Ordering::Acquire);
         let open = match connection.take() {
-            Some(open) => Ok(open),
-            None => place.connect().await,
+            Some((open, when)) if when == opened => Ok(open),
+            _ => place.connect().await,
         };
         let Ok(mut open) = open else { continue };
         let now = Instant::now();
@@ -332,7 +372,7 @@ async fn help(place: Place, spool: Arc<Spool>) {
             spool.counts.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
         }
         if keep_log_short(&mut open, &spool).await.is_ok() {
-            connection = Some(open);
+            connection = Some((open, opened));
         }
         // What fails here shows where something is written.
     }

@@ -178,13 +178,6 @@ impl Target {
         self.last_good.store(millis(now), Ordering::Relaxed);
     }
 
-    /// Whether an attempt has ended well since `moment`, or shortly before.
-    pub fn ended_well_since(&self, moment: Moment, before: Duration) -> bool {
-        let since = moment.since_start().saturating_sub(before);
-        let last = self.last_good.load(Ordering::Relaxed);
-        last > 0 && last >= millis(Moment::at(since))
-    }
-
     /// Ends the oldest attempt that nobody waits for, if it may be ended.
     fn make_room(&self, stuck: impl FnOnce() -> bool) -> bool {
         let mut abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
