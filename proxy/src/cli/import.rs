@@ -12,8 +12,9 @@ use crate::spool::tools::{Carried, Reader};
 
 /// How every file of SQLite begins.
 const SQLITE: &[u8] = b"SQLite format 3\0";
-/// Lines taken in at once.
-const AT_ONCE: usize = 500;
+/// Lines taken in at once, and from how many bytes on fewer; the edge takes 64 MiB.
+const AT_ONCE: u64 = 500;
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// Takes in; without a client it only counts.
 pub(super) async fn import(client: Option<&Client>, from: &Path) -> anyhow::Result<()> {
@@ -89,7 +90,7 @@ async fn import_lines(
         lines.extend_from_slice(&line);
         lines.push(b'\n');
         count += 1;
-        if count == AT_ONCE as u64 {
+        if count == AT_ONCE || lines.len() >= MOST_BYTES {
             send(std::mem::take(&mut lines), std::mem::take(&mut count)).await?;
         }
     }

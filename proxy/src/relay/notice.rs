@@ -4,7 +4,8 @@
 //! that or a callee heard it, a notice is left in the spool. It is delivered to the origin like a callback:
 //! after the older ones of the call, again and again until it is taken, signed as a form so that every
 //! validator of Twilio's signatures can check it. While a caller is held nothing is decided yet: the
-//! notice waits as long as the caller may come back, and is withdrawn when the origin answers after all.
+//! notice waits, in nobody's line, as long as the caller may come back, and is withdrawn when the origin
+//! answers after all.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -32,9 +32,8 @@ impl Relay {
         record: &mut Record,
     ) -> Answer {
         let place = self.spool.next_place();
-        let order = order_of(question);
         // Held until the report was taken or is on disk: nothing of its call overtakes it.
-        let turn = self.spool.line_up(&order);
+        let turn = self.spool.line_up(order_of(question));
         let whole = question.deadline;
         let mut tried = None;
         if turn.is_first && self.spool.allows_straight() {
@@ -50,7 +49,7 @@ impl Relay {
             }
             question.deadline = whole;
         }
-        let delivery = self.delivery(question, place, order, tried);
+        let delivery = self.delivery(question, place, tried);
         let left = whole.last_moment().since(self.clock.now());
         // A large spool is being read through at the start; that ends.
         let opening = self.spool.condition() == Condition::Opening;
@@ -113,13 +112,7 @@ impl Relay {
     }
 
     /// The report as it is kept. What the origin has just refused for good is a dead letter.
-    fn delivery(
-        &self,
-        question: &Question<'_>,
-        place: i64,
-        order: String,
-        tried: Option<Outcome>,
-    ) -> Delivery {
+    fn delivery(&self, question: &Question<'_>, place: i64, tried: Option<Outcome>) -> Delivery {
         let visit = &question.visit;
         let outgoing = &question.outgoing;
         let patience = &self.spool.config.patience;
@@ -140,7 +133,7 @@ impl Relay {
             place,
             kind: Kind::Callback,
             id: outgoing.delivery.clone(),
-            order,
+            order: order_of(question).to_owned(),
             row: question.row.name.clone(),
             account: visit.account.map(|account| account.to_string()),
             call: visit.call.map(|call| call.to_string()),
@@ -175,13 +168,12 @@ impl Relay {
 }
 
 /// What is delivered one after the other with this report.
-fn order_of(question: &Question<'_>) -> String {
-    if let Some(call) = question.visit.call {
-        return call.as_str().to_owned();
+fn order_of<'q>(question: &'q Question<'_>) -> &'q str {
+    if let Some(call) = &question.visit.call {
+        return call.as_str();
     }
     let conference = question.visit.form.get("ConferenceSid");
-    match conference.and_then(|text| text.parse::<ConferenceSid>().ok()) {
-        Some(conference) => conference.as_str().to_owned(),
-        None => question.outgoing.delivery.clone(),
-    }
+    conference
+        .filter(|text| text.parse::<ConferenceSid>().is_ok())
+        .unwrap_or(&question.outgoing.delivery)
 }

@@ -14,15 +14,9 @@ pub(super) enum Job {
     /// Keep a delivery.
     Keep(Box<Delivery>, oneshot::Sender<Result<(), NotKept>>),
     /// A try is over, and so is the delivery.
-    Settle { delivery: Box<Delivery>, state: State, outcome: &'static str, done: Done<()> },
-    /// A try is over, and another will follow.
-    Postpone {
-        delivery: Box<Delivery>,
-        due_ms: i64,
-        setback: bool,
-        outcome: &'static str,
-        done: Done<()>,
-    },
+    Settle { which: Which, state: State, outcome: &'static str, done: Done<()> },
+    /// A try is over, and another will follow. `setbacks` are all there were.
+    Postpone { which: Which, due_ms: i64, setbacks: u32, outcome: &'static str, done: Done<()> },
     /// Let what is behind a delivery wait as long as it does.
     Wait { order: String, due_ms: i64, done: Done<()> },
     /// Send again the next of what a filter chooses, behind a place.
@@ -35,6 +29,13 @@ pub(super) enum Job {
     Checkpoint,
     /// Finish.
     Close(oneshot::Sender<()>),
+}
+
+/// A delivery that was tried, and in whose line it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Which {
+    pub(super) place: i64,
+    pub(super) order: String,
 }
 
 /// What a job has done of something larger.
@@ -79,11 +80,11 @@ pub(super) async fn apply_all(
 async fn apply(connection: &mut SqliteConnection, job: &Job) -> Result<Change, sqlx::Error> {
     Ok(match job {
         Job::Keep(delivery, _) => Change::Kept(store::insert(connection, delivery).await?),
-        Job::Settle { delivery, state, outcome, .. } => {
-            Change::Settled(store::settle(connection, delivery.place, *state, outcome).await?)
+        Job::Settle { which, state, outcome, .. } => {
+            Change::Settled(store::settle(connection, which.place, *state, outcome).await?)
         }
-        Job::Postpone { delivery, due_ms, setback, outcome, .. } => {
-            store::postpone(connection, delivery, *due_ms, *setback, outcome).await?;
+        Job::Postpone { which, due_ms, setbacks, outcome, .. } => {
+            store::postpone(connection, which, *due_ms, *setbacks, outcome).await?;
             Change::None
         }
         Job::Wait { order, due_ms, .. } => {
@@ -147,9 +148,9 @@ impl Spool {
                 }
                 let _ = done.send(Ok(()));
             }
-            (Job::Settle { delivery, state, done, .. }, Change::Settled(changed)) => {
+            (Job::Settle { which, state, done, .. }, Change::Settled(changed)) => {
                 if changed {
-                    self.order.remove(&delivery.order);
+                    self.order.remove(&which.order);
                     self.counts.remove(State::Waiting, 1, 0);
                     self.counts.add(state, 0);
                 }

@@ -21,7 +21,7 @@ use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::job::{Done, Job};
+use super::job::{Job, Which};
 use super::schema::Place;
 use super::store::{self, Cursor, millis};
 use super::{Condition, Delivery, Kind, Spool, State, unix_ms};
@@ -328,13 +328,16 @@ async fn write_down(spool: &Spool, delivery: &Delivery, fate: Fate, outcome: Out
     };
     loop {
         let (done, written) = oneshot::channel();
-        let boxed = Box::new(delivery.clone());
+        let which = Which { place: delivery.place, order: delivery.order.clone() };
         let job = match fate {
-            Fate::Delivered => settles(boxed, State::Delivered, name, done),
-            Fate::Dead(death) => settles(boxed, State::Dead(Some(death)), name, done),
+            Fate::Delivered => Job::Settle { which, state: State::Delivered, outcome: name, done },
+            Fate::Dead(death) => {
+                Job::Settle { which, state: State::Dead(Some(death)), outcome: name, done }
+            }
             Fate::Again { setback } => {
                 let due_ms = unix_ms() + millis(wait);
-                Job::Postpone { delivery: boxed, due_ms, setback, outcome: name, done }
+                let setbacks = delivery.setbacks + u32::from(setback);
+                Job::Postpone { which, due_ms, setbacks, outcome: name, done }
             }
         };
         if spool.jobs.send(job).await.is_err() {
@@ -378,10 +381,6 @@ impl Spool {
             "a callback is a dead letter; see it with `holdline spool show`"
         );
     }
-}
-
-fn settles(delivery: Box<Delivery>, state: State, outcome: &'static str, done: Done<()>) -> Job {
-    Job::Settle { delivery, state, outcome, done }
 }
 
 fn wait_after(spool: &Spool, delivery: &Delivery, setback: bool, outcome: Outcome) -> Duration {

@@ -186,7 +186,7 @@ impl Place {
             .synchronous(SqliteSynchronous::Full)
             // What is deleted holds telephone numbers.
             .pragma("secure_delete", "ON")
-            // A checkpoint takes several times as long as a commit, and is made beside.
+            // No commit waits for the log to be copied; that is done beside.
             .pragma("wal_autocheckpoint", "0")
             .busy_timeout(BUSY);
         SqliteConnection::connect_with(&options).await.map_err(|error| self.fault(error))

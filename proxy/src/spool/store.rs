@@ -9,6 +9,7 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::delivery::{Delivery, Kind, State, age_of, unix_ms};
 use super::filter::Filter;
+use super::job::Which;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -116,21 +117,21 @@ pub(super) async fn settle(
     Ok(done.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Notes that a try failed, and when the next may follow. Those behind it wait as long.
+/// Notes that a try failed, and when the next may follow. Those behind it wait as long, unless it steps
+/// aside.
 pub(super) async fn postpone(
     connection: &mut SqliteConnection,
-    delivery: &Delivery,
+    which: &Which,
     due_ms: i64,
-    setback: bool,
+    setbacks: u32,
     outcome: &str,
 ) -> Result<()> {
-    let query = "UPDATE deliveries SET tries = tries + 1, setbacks = setbacks + ?, due_ms = ?, \
+    let query = "UPDATE deliveries SET tries = tries + 1, setbacks = ?, due_ms = ?, \
                  last_outcome = ?, tried_ms = ? WHERE place = ? AND state = 0";
-    let tried = sqlx::query(query).bind(setback).bind(due_ms).bind(outcome).bind(unix_ms());
-    tried.bind(delivery.place).execute(&mut *connection).await?;
-    let setbacks = delivery.setbacks + u32::from(setback);
+    let tried = sqlx::query(query).bind(setbacks).bind(due_ms).bind(outcome).bind(unix_ms());
+    tried.bind(which.place).execute(&mut *connection).await?;
     if setbacks < STEPS_ASIDE {
-        wait_for_the_first(connection, &delivery.order, due_ms).await?;
+        wait_for_the_first(connection, &which.order, due_ms).await?;
     }
     Ok(())
 }
@@ -311,10 +312,10 @@ pub(super) async fn list(
     after: i64,
     most: u32,
 ) -> Result<Vec<Delivery>> {
-    let chosen = filter.chosen();
-    let query = format!("SELECT {COLUMNS} FROM deliveries WHERE {chosen} ORDER BY place LIMIT ?9");
-    let rows = filter.bind(query, after).bind(most).fetch_all(connection).await?;
-    rows.iter().map(read).collect()
+    match readable(connection, filter, after, most).await {
+        (found, None) => Ok(found),
+        (_, Some(error)) => Err(error),
+    }
 }
 
 /// The same of a file that may be damaged: what can be read, and the fault that ended it.

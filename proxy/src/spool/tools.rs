@@ -73,8 +73,7 @@ impl Reader {
         Ok(store::list(&mut self.0, filter, after, PAGE).await?)
     }
 
-    /// The same of a file that may be damaged: what can be read, and the fault that ended it. A fault does
-    /// not end the file: further on more may be read.
+    /// The same of a file that may be damaged: what can be read, and the fault that ended it.
     pub async fn readable(
         &mut self,
         filter: &Filter,

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::job::{Job, apply_all};
@@ -63,7 +63,8 @@ enum Batch {
     Done,
     /// The file is damaged or another one, or the connection to it is lost.
     Reopen,
-    Closed,
+    /// It is to end, and to say so here.
+    Closed(oneshot::Sender<()>),
 }
 
 // === impl Writer ===
@@ -187,9 +188,10 @@ impl Writer {
                     self.spool.set_condition(Condition::Opening);
                     return false;
                 }
-                Batch::Closed => {
+                Batch::Closed(done) => {
                     let _ = store::checkpoint(&mut open.connection).await;
                     let _ = open.connection.close().await;
+                    let _ = done.send(());
                     return true;
                 }
             }
@@ -249,10 +251,7 @@ impl Writer {
             }
         }
         match closing {
-            Some(Job::Close(done)) => {
-                let _ = done.send(());
-                Batch::Closed
-            }
+            Some(Job::Close(done)) => Batch::Closed(done),
             _ => written,
         }
     }
