@@ -78,7 +78,7 @@ fn main() -> ExitCode {
 /// Refuses a spool that this version must not touch.
 fn look_at_spool(config: &Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(spool::Place::new(config.spool.folder.clone()).look())?;
+    runtime.block_on(spool::Location::new(config.spool.folder.clone()).look())?;
     Ok(())
 }
 

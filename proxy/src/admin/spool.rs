@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
 use crate::Holdline;
-use crate::spool::tools::{Carried, Numbers, PAGE, Reader, ToolFault, listed, shown};
-use crate::spool::{Delivery, Filter, Spool};
+use crate::spool::tools::{PAGE, Reader, ToolFault};
+use crate::spool::{Carried, Delivery, Filter, Numbers, Spool, listed, shown};
 
 /// The largest part of a spool that is taken in at once.
 const LARGEST_IMPORT: usize = 64 * 1024 * 1024;

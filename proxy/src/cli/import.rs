@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use bytes::Bytes;
 
 use super::client::Client;
-use crate::spool::Filter;
-use crate::spool::tools::{Carried, Reader};
+use crate::spool::tools::Reader;
+use crate::spool::{Carried, Filter};
 
 /// How every file of SQLite begins.
 const SQLITE: &[u8] = b"SQLite format 3\0";

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::import::import;
 use crate::config::Reach;
-use crate::spool::tools::{Carried, Numbers, PAGE, Reader, listed, shown};
-use crate::spool::{Delivery, Filter};
+use crate::spool::tools::{PAGE, Reader};
+use crate::spool::{Carried, Delivery, Filter, Numbers, listed, shown};
 
 /// The arguments of `holdline spool`.
 #[derive(Debug, Args)]

@@ -10,12 +10,14 @@
 //! [`Spool`] is the handle that everybody has. One [`Writer`] owns the database's pen and commits what
 //! has gathered; the [`replay`] reads and delivers. `Order` keeps calls in order.
 
+mod carried;
 mod delivery;
 mod filter;
 mod job;
 mod order;
 pub mod replay;
 mod schema;
+mod show;
 mod store;
 pub mod tools;
 mod writer;
@@ -30,12 +32,14 @@ use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::telemetry::Metrics;
+pub use carried::Carried;
 pub use delivery::{Delivery, Kind, State, unix_ms};
 pub use filter::Filter;
 use job::Job;
 use order::Order;
 pub use order::Turn;
-pub use schema::{OpenFault, Place};
+pub use schema::{Location, OpenFault};
+pub use show::{Numbers, listed, shown};
 pub use store::Contents;
 pub use writer::Writer;
 
@@ -142,7 +146,7 @@ impl Spool {
     /// A spool, and the writer that has yet to be run.
     pub fn new(config: SpoolConfig, metrics: Arc<Metrics>) -> (Arc<Spool>, Writer) {
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        let place = Place::new(config.folder.clone());
+        let location = Location::new(config.folder.clone());
         let spool = Arc::new(Spool {
             config,
             jobs,
@@ -159,7 +163,7 @@ impl Spool {
             tries: AtomicU64::new(0),
             metrics,
         });
-        let writer = Writer::new(spool.clone(), place, waiting);
+        let writer = Writer::new(spool.clone(), location, waiting);
         (spool, writer)
     }
 

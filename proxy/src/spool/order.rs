@@ -1,7 +1,7 @@
 //! Whether anything older of the same call waits or is under way.
 //!
-//! What is under way is counted in a table with a fixed number of places, found by hash: raising a count
-//! is all that a report costs that goes straight through. Two calls may share a place; then one of them
+//! What is under way is counted in a table with a fixed number of cells, found by hash: raising a count
+//! is all that a report costs that goes straight through. Two calls may share a cell; then one of them
 //! is kept and delivered a moment later, and that is all. What waits on disk is known call by call, but
 //! only looked up while anything waits at all.
 
@@ -10,8 +10,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Places for what is under way. A burst of 500 reports meets a place that is taken once in a hundred.
-const PLACES: usize = 65_536;
+/// Cells for what is under way. With 500 reports under way one in a hundred and thirty is taken.
+const CELLS: usize = 65_536;
 /// Parts of the table of what waits.
 const PARTS: usize = 64;
 
@@ -29,7 +29,7 @@ pub(super) struct Order {
 #[derive(Debug)]
 pub struct Turn {
     order: Arc<Order>,
-    place: usize,
+    cell: usize,
     /// Whether nothing older of the same call waits or is under way.
     pub is_first: bool,
 }
@@ -39,7 +39,7 @@ pub struct Turn {
 impl Default for Order {
     fn default() -> Order {
         Order {
-            under_way: (0..PLACES).map(|_| AtomicU32::new(0)).collect(),
+            under_way: (0..CELLS).map(|_| AtomicU32::new(0)).collect(),
             waiting: (0..PARTS).map(|_| Mutex::default()).collect(),
             total: AtomicUsize::new(0),
             hasher: RandomState::new(),
@@ -51,17 +51,17 @@ impl Order {
     /// Lines up a report of a call.
     pub(super) fn line_up(self: &Arc<Self>, call: &str) -> Turn {
         let key = self.hasher.hash_one(call);
-        let place = key as usize % PLACES;
-        let alone = self.under_way[place].fetch_add(1, Ordering::AcqRel) == 0;
+        let cell = key as usize % CELLS;
+        let alone = self.under_way[cell].fetch_add(1, Ordering::AcqRel) == 0;
         let is_first = alone
             && (self.total.load(Ordering::Acquire) == 0 || !self.part(key).contains_key(&key));
-        Turn { order: self.clone(), place, is_first }
+        Turn { order: self.clone(), cell, is_first }
     }
 
     /// Whether a report of this call is under way. What was kept of it before this said no is on disk.
     pub(super) fn is_under_way(&self, call: &str) -> bool {
-        let place = self.hasher.hash_one(call) as usize % PLACES;
-        self.under_way[place].load(Ordering::Acquire) > 0
+        let cell = self.hasher.hash_one(call) as usize % CELLS;
+        self.under_way[cell].load(Ordering::Acquire) > 0
     }
 
     /// Whether anything of this call waits.
@@ -102,7 +102,7 @@ impl Order {
     }
 
     fn part(&self, key: u64) -> MutexGuard<'_, HashMap<u64, u32>> {
-        // Other bits than those that choose a place.
+        // Other bits than those that choose a cell.
         let part = (key >> 32) as usize % PARTS;
         self.waiting[part].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +110,7 @@ impl Order {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.order.under_way[self.place].fetch_sub(1, Ordering::AcqRel);
+        self.order.under_way[self.cell].fetch_sub(1, Ordering::AcqRel);
     }
 }
 

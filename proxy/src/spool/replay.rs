@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::job::{Job, Which};
-use super::schema::Place;
+use super::schema::Location;
 use super::store::{self, Cursor, millis};
 use super::{Condition, Delivery, Kind, Spool, State, unix_ms};
 use crate::relay::Relay;
@@ -46,7 +46,7 @@ const NOBODYS_FAULT: u32 = 4;
 pub struct Replay {
     relay: Arc<Relay>,
     spool: Arc<Spool>,
-    place: Place,
+    location: Location,
     throttles: [Throttle; Upstream::COUNT],
     running: [u32; Upstream::COUNT],
     /// Until when an upstream that had no room is not asked.
@@ -90,7 +90,7 @@ impl Replay {
         let spool = relay.spool.clone();
         let now = relay.clock.now();
         Replay {
-            place: Place::new(spool.config.folder.clone()),
+            location: Location::new(spool.config.folder.clone()),
             throttles: [Throttle::new(spool.config.parallel, now); Upstream::COUNT],
             running: [0; Upstream::COUNT],
             full_until: [now; Upstream::COUNT],
@@ -130,7 +130,7 @@ impl Replay {
             let opened = self.spool.opened.load(Ordering::Acquire);
             let open = match connection.take() {
                 Some((open, when)) if when == opened => Ok(open),
-                _ => self.place.connect_to_read().await.map_err(|fault| fault.to_string()),
+                _ => self.location.connect_to_read().await.map_err(|fault| fault.to_string()),
             };
             match open {
                 Ok(mut open) => match self.start_what_may(&mut open).await {

@@ -114,16 +114,16 @@ pub struct Lock(#[expect(dead_code, reason = "the lock ends when the file is clo
 
 /// Where a spool is.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Location {
     folder: PathBuf,
 }
 
-// === impl Place ===
+// === impl Location ===
 
-impl Place {
+impl Location {
     /// A spool in this folder, which is made when it is opened.
-    pub fn new(folder: PathBuf) -> Place {
-        Place { folder }
+    pub fn new(folder: PathBuf) -> Location {
+        Location { folder }
     }
 
     /// The database.
@@ -382,22 +382,23 @@ mod tests {
     #[tokio::test]
     async fn only_one_at_a_time_has_the_lock() {
         let folder = folder();
-        let place = Place::new(folder.path().join("spool"));
-        let lock = place.lock().unwrap().unwrap();
-        assert!(place.lock().unwrap().is_none());
+        let location = Location::new(folder.path().join("spool"));
+        let lock = location.lock().unwrap().unwrap();
+        assert!(location.lock().unwrap().is_none());
         drop(lock);
-        assert!(place.lock().unwrap().is_some());
+        assert!(location.lock().unwrap().is_some());
     }
 
     #[tokio::test]
     async fn a_file_of_a_newer_version_is_refused_and_not_touched() {
         let folder = folder();
-        let place = Place::new(folder.path().to_owned());
-        let (mut connection, _) = place.open(None).await.unwrap();
+        let location = Location::new(folder.path().to_owned());
+        let (mut connection, _) = location.open(None).await.unwrap();
         sqlx::raw_sql("PRAGMA user_version = 77").execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
-        let lock = place.lock().unwrap();
-        for fault in [place.look().await.unwrap_err(), place.open(lock.as_ref()).await.unwrap_err()]
+        let lock = location.lock().unwrap();
+        for fault in
+            [location.look().await.unwrap_err(), location.open(lock.as_ref()).await.unwrap_err()]
         {
             let said = fault.to_string();
             assert!(said.contains("written by a newer holdline (its schema is 77"), "{said}");
@@ -409,8 +410,8 @@ mod tests {
     async fn a_file_of_every_earlier_version_is_brought_up_to_date() {
         for version in 1..MIGRATIONS.len() {
             let folder = folder();
-            let place = Place::new(folder.path().to_owned());
-            let mut earlier = place.connect_or_make().await;
+            let location = Location::new(folder.path().to_owned());
+            let mut earlier = location.connect_or_make().await;
             for migration in &MIGRATIONS[..version] {
                 sqlx::raw_sql(*migration).execute(&mut earlier).await.unwrap();
             }
@@ -420,7 +421,7 @@ mod tests {
                  VALUES (5, 'd', 1, 'CA1', 'call_ended', 'POST', '/x', x'', x'41', 0)"
             );
             sqlx::raw_sql(sqlx::AssertSqlSafe(marks)).execute(&mut earlier).await.unwrap();
-            let (mut connection, aside) = place.open(None).await.unwrap();
+            let (mut connection, aside) = location.open(None).await.unwrap();
             assert_eq!(aside, None);
             let kept = store::list(&mut connection, &Filter::default(), 0, 9).await.unwrap();
             assert_eq!(
@@ -435,7 +436,7 @@ mod tests {
         }
     }
 
-    impl Place {
+    impl Location {
         /// A connection to a file that need not be there.
         async fn connect_or_make(&self) -> SqliteConnection {
             std::fs::File::create(self.file()).unwrap();
@@ -446,13 +447,14 @@ mod tests {
     #[tokio::test]
     async fn another_programs_database_is_refused() {
         let folder = folder();
-        let place = Place::new(folder.path().to_owned());
-        let options = SqliteConnectOptions::new().filename(place.file()).create_if_missing(true);
+        let location = Location::new(folder.path().to_owned());
+        let options = SqliteConnectOptions::new().filename(location.file()).create_if_missing(true);
         let mut theirs = SqliteConnection::connect_with(&options).await.unwrap();
         sqlx::raw_sql("CREATE TABLE theirs (x)").execute(&mut theirs).await.unwrap();
         theirs.close().await.unwrap();
-        let lock = place.lock().unwrap();
-        for fault in [place.look().await.unwrap_err(), place.open(lock.as_ref()).await.unwrap_err()]
+        let lock = location.lock().unwrap();
+        for fault in
+            [location.look().await.unwrap_err(), location.open(lock.as_ref()).await.unwrap_err()]
         {
             assert!(fault.to_string().contains("another program's database"), "{fault}");
         }
@@ -461,18 +463,18 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_database_is_set_aside_by_whoever_has_the_lock() {
         let folder = folder();
-        let place = Place::new(folder.path().to_owned());
-        std::fs::write(place.file(), "no database, and longer than a header of one would have to be, at any rate longer than a hundred bytes").unwrap();
-        assert!(matches!(place.open(None).await, Err(OpenFault::Damaged { .. })));
-        let lock = place.lock().unwrap();
-        let (mut connection, aside) = place.open(lock.as_ref()).await.unwrap();
+        let location = Location::new(folder.path().to_owned());
+        std::fs::write(location.file(), "no database, and longer than a header of one would have to be, at any rate longer than a hundred bytes").unwrap();
+        assert!(matches!(location.open(None).await, Err(OpenFault::Damaged { .. })));
+        let lock = location.lock().unwrap();
+        let (mut connection, aside) = location.open(lock.as_ref()).await.unwrap();
         assert!(std::fs::read_to_string(aside.unwrap()).unwrap().starts_with("no database"));
         assert_eq!(places(&mut connection).await, [0; 0]);
     }
 
     /// Cuts the log, or the database, at every byte of its end: it opens with what came before, or it is
     /// set aside as it is.
-    async fn cut(file: &Path, of: &Place, first: usize, expect: &[i64]) -> (usize, usize) {
+    async fn cut(file: &Path, of: &Location, first: usize, expect: &[i64]) -> (usize, usize) {
         let whole: Vec<(PathBuf, Vec<u8>)> = std::fs::read_dir(file.parent().unwrap())
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -487,10 +489,10 @@ mod tests {
                 let kept = if path == file { &bytes[..end] } else { &bytes[..] };
                 std::fs::write(folder.path().join(path.file_name().unwrap()), kept).unwrap();
             }
-            let place = Place::new(folder.path().to_owned());
-            let before = std::fs::read(place.file()).unwrap();
-            let lock = place.lock().unwrap();
-            let (mut connection, aside) = place.open(lock.as_ref()).await.unwrap();
+            let location = Location::new(folder.path().to_owned());
+            let before = std::fs::read(location.file()).unwrap();
+            let lock = location.lock().unwrap();
+            let (mut connection, aside) = location.open(lock.as_ref()).await.unwrap();
             let found = places(&mut connection).await;
             if let Some(aside) = aside {
                 assert!(std::fs::read(aside).unwrap() == before, "cut at {end}: it was changed");
@@ -511,18 +513,18 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_was_cut_anywhere_opens_or_is_set_aside() {
         let folder = folder();
-        let place = Place::new(folder.path().to_owned());
-        let (mut connection, _) = place.open(None).await.unwrap();
+        let location = Location::new(folder.path().to_owned());
+        let (mut connection, _) = location.open(None).await.unwrap();
         let all: Vec<i64> = (1..=12).collect();
         for n in &all {
             store::insert(&mut connection, &delivery(*n)).await.unwrap();
         }
-        let log = PathBuf::from(format!("{}-wal", place.file().display()));
+        let log = PathBuf::from(format!("{}-wal", location.file().display()));
         // The log's end is a frame of a header and a page.
-        let (opened, set_aside) = cut(&log, &place, 4096 + 24, &all).await;
+        let (opened, set_aside) = cut(&log, &location, 4096 + 24, &all).await;
         assert_eq!((opened, set_aside), (4096 + 24, 0), "a log that ends early is no damage");
         connection.close().await.unwrap();
-        let (opened, set_aside) = cut(&place.file(), &place, 4096, &all).await;
+        let (opened, set_aside) = cut(&location.file(), &location, 4096, &all).await;
         assert_eq!(opened + set_aside, 4096);
         assert!(set_aside > 0, "a database that lacks its last page is damaged");
     }

@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::job::{Job, apply_all};
 use super::schema::{Lock, OpenFault, is_damage, touch};
 use super::store::{self, millis};
-use super::{Condition, Place, Spool, State, unix_ms};
+use super::{Condition, Location, Spool, State, unix_ms};
 
 /// Jobs of one transaction.
 const TOGETHER: usize = 512;
@@ -42,7 +42,7 @@ const LOG_NOW: i64 = 4000;
 #[derive(Debug)]
 pub struct Writer {
     spool: Arc<Spool>,
-    place: Place,
+    location: Location,
     jobs: mpsc::Receiver<Job>,
     lock: Option<Lock>,
 }
@@ -70,18 +70,18 @@ enum Batch {
 // === impl Writer ===
 
 impl Writer {
-    pub(super) fn new(spool: Arc<Spool>, place: Place, jobs: mpsc::Receiver<Job>) -> Writer {
-        Writer { spool, place, jobs, lock: None }
+    pub(super) fn new(spool: Arc<Spool>, location: Location, jobs: mpsc::Receiver<Job>) -> Writer {
+        Writer { spool, location, jobs, lock: None }
     }
 
     /// Refuses what this version must not touch.
     pub async fn look(&self) -> Result<(), OpenFault> {
-        self.place.look().await
+        self.location.look().await
     }
 
     /// Opens the spool and writes until it is closed.
     pub async fn run(mut self) {
-        let helper = tokio::spawn(help(self.place.clone(), self.spool.clone()));
+        let helper = tokio::spawn(help(self.location.clone(), self.spool.clone()));
         loop {
             match self.open().await {
                 Ok(open) => {
@@ -104,11 +104,11 @@ impl Writer {
 
     async fn open(&mut self) -> Result<Open, OpenFault> {
         let begun = Instant::now();
-        let io = |error| OpenFault::Io { file: self.place.file(), error };
+        let io = |error| OpenFault::Io { file: self.location.file(), error };
         if self.lock.is_none() {
-            self.lock = self.place.lock().map_err(io)?;
+            self.lock = self.location.lock().map_err(io)?;
         }
-        let (mut connection, aside) = self.place.open(self.lock.as_ref()).await?;
+        let (mut connection, aside) = self.location.open(self.lock.as_ref()).await?;
         if let Some(aside) = aside {
             self.spool.metrics.spool.set_aside.inc();
             tracing::error!(
@@ -118,10 +118,10 @@ impl Writer {
             );
         }
         let inode = self.inode().map_err(io)?;
-        self.load(&mut connection).await.map_err(|error| self.place.fault(error))?;
+        self.load(&mut connection).await.map_err(|error| self.location.fault(error))?;
         let contents = self.spool.contents();
         tracing::info!(
-            file = %self.place.file().display(),
+            file = %self.location.file().display(),
             waiting = contents.waiting,
             dead = contents.dead,
             took_ms = begun.elapsed().as_millis(),
@@ -243,7 +243,7 @@ impl Writer {
                     batch.drain(..).for_each(Job::fail);
                     written = self.report(Err(error));
                     // The connection believes itself inside a transaction that is gone.
-                    match self.place.connect().await {
+                    match self.location.connect().await {
                         Ok(connection) => (open.connection, open.version) = (connection, 0),
                         Err(_) => written = Batch::Reopen,
                     }
@@ -292,7 +292,7 @@ impl Writer {
 
     /// Takes the right to replay over from a process that has ended.
     async fn take_over(&mut self, open: &mut Open) -> Batch {
-        match self.place.lock() {
+        match self.location.lock() {
             Ok(Some(lock)) => self.lock = Some(lock),
             _ => return Batch::Done,
         }
@@ -341,13 +341,13 @@ impl Writer {
     }
 
     fn inode(&self) -> std::io::Result<u64> {
-        Ok(std::fs::metadata(self.place.file())?.ino())
+        Ok(std::fs::metadata(self.location.file())?.ino())
     }
 }
 
 /// What can be done beside the writer: copies the log into the database before it grows long, and looks
 /// for the oldest delivery that waits. Ends with the writer.
-async fn help(place: Place, spool: Arc<Spool>) {
+async fn help(location: Location, spool: Arc<Spool>) {
     let mut connection = None;
     let mut look_at = Instant::now();
     loop {
@@ -359,7 +359,7 @@ async fn help(place: Place, spool: Arc<Spool>) {
         let opened = spool.opened.load(Ordering::Acquire);
         let open = match connection.take() {
             Some((open, when)) if when == opened => Ok(open),
-            _ => place.connect().await,
+            _ => location.connect().await,
         };
         let Ok(mut open) = open else { continue };
         let now = Instant::now();
