@@ -6,47 +6,47 @@
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
-use holdline_policy::{Found, Kind, Upstream};
+use holdline_policy::{Found, Kind, Moment, Phase, Upstream};
 use http::{HeaderName, Version, header};
-use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use crate::Holdline;
-use crate::answer::{Answer, Refusal};
-use crate::config::Unlisted;
-use crate::ingress::{Arrival, Head, speaks_for_us};
+use crate::answer::{Answer, Health, Refusal};
+use crate::config::{Unlisted, Worth};
+use crate::ingress::{Arrival, Head, passes_on};
+use crate::listener;
+use crate::listener::clients::Busy;
 use crate::record::Record;
+use crate::{Current, Holdline};
 
 /// Who answered: on every answer to a visit.
 pub const ANSWERED_BY: HeaderName = HeaderName::from_static("holdline-answered-by");
 
-/// How long an idle connection is kept.
-const KEEP_ALIVE: u64 = 60;
-/// How long the body of a report may take to arrive; a question has half its row's budget.
-const BODY_TIME: Duration = Duration::from_secs(2);
+/// Where balancers and name servers ask whether this edge can serve callers.
+const HEALTH: &str = "/holdline/health";
 /// How long an upstream may be silent while it streams audio: a conference waits for it.
 const MEDIA_TIME: Duration = Duration::from_secs(4);
 /// How long it may be silent while it streams anything else.
 const STREAM_TIME: Duration = Duration::from_secs(60);
-/// How long each single read of a header or streamed body may take.
+/// How long each single read of a body may take, and each single write.
 const READ_TIME: Duration = Duration::from_secs(10);
 
 /// The edge as pingora sees it.
-pub struct Edge(pub Arc<Holdline>);
+pub struct Edge(pub Current);
 
 /// What belongs to one request.
-#[derive(Debug)]
 pub struct Ctx {
     record: Record,
+    /// Keeps the connection from being taken for an idle one.
+    _busy: Option<Busy>,
     /// The row whose audio stands in when streaming it fails.
     media: Option<usize>,
     /// The methods the row takes, where the request came with another.
@@ -66,7 +66,8 @@ enum Way {
 impl Edge {
     /// Reads the request and gets its answer.
     async fn meet(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Way, Refusal> {
-        let client = client_address(session);
+        let holdline = ctx.record.holdline.clone();
+        let (client, began) = who_asks(session, &holdline, &mut ctx.record);
         let request = session.req_header();
         let head = Head {
             method: &request.method,
@@ -75,7 +76,12 @@ impl Edge {
             fields: &request.headers,
         };
         head.check()?;
-        let catalogue = &self.0.relay.catalogue;
+        if head.path() == HEALTH {
+            return holdline.health(head.method).map(Way::Answer);
+        }
+        let (limits, relay) = (&holdline.limits, &holdline.relay);
+        let catalogue = &relay.catalogue;
+        let in_flight = relay.metrics.visits_in_flight.get();
         let (index, row) = match head.place(catalogue) {
             Found::Row(index, row) => (index, row),
             Found::WrongMethod(row) => {
@@ -83,55 +89,98 @@ impl Edge {
                 return Err(Refusal::WrongMethod);
             }
             Found::Unlisted => {
-                let passes = self.0.unlisted == Unlisted::Pass && !head.resembles_a_row(catalogue);
-                return if passes { Ok(Way::Stream) } else { Err(Refusal::Unlisted) };
+                let passes =
+                    holdline.unlisted == Unlisted::Pass && !head.resembles_a_row(catalogue);
+                return match passes {
+                    true if limits.has_room(Worth::Passed, in_flight) => Ok(Way::Stream),
+                    true => {
+                        relay.metrics.shed("unlisted");
+                        Err(Refusal::Busy)
+                    }
+                    false => Err(Refusal::Unlisted),
+                };
             }
         };
         ctx.record.row = Some(index);
-        if row.kind == Kind::Media {
-            return Ok(self.media(index, ctx));
+        let worth = match row.kind {
+            Kind::Media => Worth::Passed,
+            Kind::Asynchronous => Worth::Reported,
+            Kind::Synchronous => Worth::Asked,
+        };
+        let shed = !limits.has_room(worth, in_flight);
+        if shed {
+            relay.metrics.shed(row.kind.name());
         }
-        let mut arrival = head.arrival(ctx.record.started, client);
-        let patience = if row.kind == Kind::Synchronous { row.budget / 2 } else { BODY_TIME };
+        if row.kind == Kind::Media {
+            return Ok(media(&holdline, index, shed, ctx));
+        }
+        let mut arrival = head.arrival(began, client);
+        arrival.shed = shed;
+        let patience =
+            if row.kind == Kind::Synchronous { row.budget / 2 } else { limits.body_time };
         arrival.body = match read_body(session, row.body_limit, patience).await {
             Ok(body) => body,
             // Somebody waits on the phone for a request that was held up on the way to us.
             Err(Refusal::BodyTooSlow) if row.kind == Kind::Synchronous => {
                 session.set_keepalive(None);
-                return Ok(Way::Answer(self.0.relay.final_answer(row)));
+                return Ok(Way::Answer(relay.final_answer(row)));
             }
             Err(refusal) => return Err(refusal),
         };
-        Ok(Way::Answer(self.shielded(arrival, index, &mut ctx.record).await))
-    }
-
-    /// Answers, and answers canned if answering panics: a person is waiting on the phone.
-    async fn shielded(&self, arrival: Arrival, index: usize, record: &mut Record) -> Answer {
-        let answering = self.0.answer(arrival, index, record);
-        if_it_does_not_panic(answering).await.unwrap_or_else(|| {
-            record.panicked = true;
-            let row = &self.0.relay.catalogue.rows()[index];
-            tracing::error!(row = row.name, "a panic while answering");
-            if row.kind == Kind::Asynchronous {
-                self.0.relay.metrics.callback_lost.inc();
-            }
-            self.0.relay.final_answer(row)
-        })
-    }
-
-    /// Audio is streamed from the origin while that is believed to serve, and given canned otherwise.
-    fn media(&self, index: usize, ctx: &mut Ctx) -> Way {
-        let relay = &self.0.relay;
-        let serving = !matches!(
-            relay.watch.phases()[Upstream::Origin.index()],
-            holdline_policy::Phase::Stuck | holdline_policy::Phase::Down { .. }
-        );
-        if serving && relay.targets[Upstream::Origin.index()].peer().is_some() {
-            ctx.media = Some(index);
-            Way::Stream
-        } else {
-            Way::Answer(relay.final_answer(&relay.catalogue.rows()[index]))
+        if shed && row.kind == Kind::Synchronous {
+            return Ok(Way::Answer(relay.final_answer(row)));
         }
+        Ok(Way::Answer(shielded(&holdline, arrival, index, &mut ctx.record).await))
+    }
+}
+
+/// Who asks, and since when: of a request over HTTP/1, since its first byte.
+fn who_asks(
+    session: &Session,
+    holdline: &Holdline,
+    record: &mut Record,
+) -> (Option<IpAddr>, Moment) {
+    let Some(client) = listener::client(session) else { return (None, record.started) };
+    let fields = &session.req_header().headers;
+    if !session.is_http2() {
+        record.started = client.began();
+    }
+    record.ray = holdline.trust.ray(client.address, fields).map(str::to_owned);
+    (Some(holdline.trust.client(client.address, fields)), record.started)
+}
+
+/// Answers, and answers canned if answering panics: a person is waiting on the phone.
+async fn shielded(
+    holdline: &Holdline,
+    arrival: Arrival,
+    index: usize,
+    record: &mut Record,
+) -> Answer {
+    let answering = holdline.answer(arrival, index, record);
+    if_it_does_not_panic(answering).await.unwrap_or_else(|| {
+        record.panicked = true;
+        let row = &holdline.relay.catalogue.rows()[index];
+        tracing::error!(row = row.name, "a panic while answering");
+        if row.kind == Kind::Asynchronous {
+            holdline.relay.metrics.callback_lost.inc();
+        }
+        holdline.relay.final_answer(row)
+    })
+}
+
+/// Audio is streamed from the origin while that is believed to serve, and given canned otherwise.
+fn media(holdline: &Holdline, index: usize, shed: bool, ctx: &mut Ctx) -> Way {
+    let relay = &holdline.relay;
+    let serving = !shed
+        && !matches!(
+            relay.watch.phases()[Upstream::Origin.index()],
+            Phase::Stuck | Phase::Down { .. }
+        );
+    if serving && relay.targets[Upstream::Origin.index()].peer().is_some() {
+        ctx.media = Some(index);
+        Way::Stream
+    } else {
+        Way::Answer(relay.final_answer(&relay.catalogue.rows()[index]))
     }
 }
 
@@ -140,25 +189,21 @@ impl ProxyHttp for Edge {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        let relay = &self.0.relay;
-        Ctx {
-            record: Record::begin(relay.metrics.clone(), self.0.visits.clone(), relay.clock),
-            media: None,
-            allow: None,
-        }
+        let record = Record::begin(self.0.load_full());
+        Ctx { record, _busy: None, media: None, allow: None }
     }
 
     async fn early_request_filter(
         &self,
         session: &mut Session,
-        _: &mut Ctx,
+        ctx: &mut Ctx,
     ) -> pingora_error::Result<()> {
-        // Only where the framework keeps the connection at all: it closes it on shutdown, and on
-        // framing that could be read in two ways, and must not be overruled.
-        if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(KEEP_ALIVE));
+        if session.is_http2() {
+            let now = ctx.record.started;
+            ctx._busy = listener::client(session).map(|client| client.begin(now));
         }
         session.set_read_timeout(Some(READ_TIME));
+        session.set_write_timeout(Some(READ_TIME));
         Ok(())
     }
 
@@ -183,7 +228,7 @@ impl ProxyHttp for Edge {
         _: &mut Session,
         ctx: &mut Ctx,
     ) -> pingora_error::Result<Box<HttpPeer>> {
-        let target = &self.0.relay.targets[Upstream::Origin.index()];
+        let target = &ctx.record.holdline.relay.targets[Upstream::Origin.index()];
         match target.peer() {
             Some(peer) => {
                 let mut peer = HttpPeer::clone(&peer);
@@ -202,11 +247,12 @@ impl ProxyHttp for Edge {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        _: &mut Ctx,
+        ctx: &mut Ctx,
     ) -> pingora_error::Result<()> {
-        let origin = &self.0.relay.targets[Upstream::Origin.index()].config;
+        let holdline = &ctx.record.holdline;
+        let origin = &holdline.relay.targets[Upstream::Origin.index()].config;
         let ours: Vec<HeaderName> =
-            request.headers.keys().filter(|name| speaks_for_us(name)).cloned().collect();
+            request.headers.keys().filter(|name| !passes_on(name)).cloned().collect();
         for name in ours {
             request.remove_header(&name);
         }
@@ -215,10 +261,11 @@ impl ProxyHttp for Edge {
             let target = [origin.path.as_bytes(), request.raw_path()].concat();
             request.set_raw_path(&target)?;
         }
-        if let Some(client) = client_address(session) {
+        if let Some(client) = listener::client(session) {
+            let client = holdline.trust.client(client.address, &session.req_header().headers);
             request.insert_header("x-forwarded-for", client.to_string())?;
         }
-        let proto = if self.0.relay.public_url.is_https() { "https" } else { "http" };
+        let proto = if holdline.relay.public_url.is_https() { "https" } else { "http" };
         request.insert_header("x-forwarded-proto", proto)?;
         Ok(())
     }
@@ -248,7 +295,7 @@ impl ProxyHttp for Edge {
         // The framework closes the connection after a failed stream whatever is answered; say so.
         session.set_keepalive(None);
         if !gone {
-            let relay = &self.0.relay;
+            let relay = &ctx.record.holdline.relay;
             let answer = match ctx.media {
                 Some(index) => relay.final_answer(&relay.catalogue.rows()[index]),
                 None => Answer::BadGateway,
@@ -361,10 +408,25 @@ async fn write(
     if only_head { Ok(()) } else { session.write_response_body(Some(body), true).await }
 }
 
-fn client_address(session: &Session) -> Option<IpAddr> {
-    match session.client_addr() {
-        Some(SocketAddr::Inet(address)) => Some(address.ip()),
-        _ => None,
+// === impl Holdline ===
+
+impl Holdline {
+    /// Whether this edge can serve callers, for whoever sends them here or elsewhere. It says nothing
+    /// that helps a stranger.
+    fn health(&self, method: &http::Method) -> Result<Answer, Refusal> {
+        if method != http::Method::GET && method != http::Method::HEAD {
+            return Err(Refusal::WrongMethod);
+        }
+        let down = |phase: &Phase| matches!(phase, Phase::Stuck | Phase::Down { .. });
+        Ok(Answer::Health(if !self.ready.load(Ordering::Acquire) {
+            Health::Stopping
+        } else if self.relay.watch.phases().iter().all(down) {
+            Health::Canned
+        } else if !self.relay.spool.keeps() {
+            Health::NotKeeping
+        } else {
+            Health::Serving
+        }))
     }
 }
 

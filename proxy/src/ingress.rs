@@ -28,7 +28,7 @@ const IDEMPOTENCY_TOKEN: HeaderName = HeaderName::from_static("i-twilio-idempote
 /// A request as it came in.
 #[derive(Debug, Clone)]
 pub struct Arrival {
-    /// When its header was complete.
+    /// When it began.
     pub at: Moment,
     /// Its method.
     pub method: Method,
@@ -46,8 +46,10 @@ pub struct Arrival {
     pub is_form: bool,
     /// The body, whole.
     pub body: Bytes,
-    /// Who connected.
+    /// Who the client is.
     pub client: Option<IpAddr>,
+    /// Whether there are too many requests to ask an upstream now.
+    pub shed: bool,
 }
 
 /// An arrival placed in the catalogue, its parameters read.
@@ -145,6 +147,7 @@ impl Head<'_> {
             is_form,
             body: Bytes::new(),
             client,
+            shed: false,
         }
     }
 
@@ -272,15 +275,43 @@ pub fn travels_on(name: &HeaderName) -> bool {
         // It describes Twilio's signature, and ours is made with the auth token.
         "x-twilio-webhooks-signature-settings",
     ];
-    !ENDS_HERE.contains(&name.as_str()) && !speaks_for_us(name)
+    !ENDS_HERE.iter().any(|field| reads_as(name, field)) && !speaks_for_us(name)
+}
+
+/// Whether a field of a request that is only streamed may pass on. What ends with this hop the framework
+/// knows; what only looks like it, it does not.
+pub fn passes_on(name: &HeaderName) -> bool {
+    let looks_like_it = || name.as_str().contains('_') && !travels_on(name);
+    !speaks_for_us(name) && !looks_like_it()
 }
 
 /// Whether a field says what only we may say: who the client is, or anything under our own name.
-pub fn speaks_for_us(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("holdline-")
-        || name.starts_with("x-forwarded-")
-        || matches!(name, "forwarded" | "x-real-ip")
+fn speaks_for_us(name: &HeaderName) -> bool {
+    const WHO_ASKS: [&str; 9] = [
+        "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "cf-pseudo-ipv4",
+        "cf-visitor",
+        "forwarded",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-real-ip",
+    ];
+    ["holdline-", "x-forwarded-"].iter().any(|prefix| {
+        let start = name.as_str().get(..prefix.len());
+        start.is_some_and(|start| same(start, prefix))
+    }) || WHO_ASKS.iter().any(|field| reads_as(name, field))
+}
+
+/// Whether applications read a name as that of `field`: many cannot tell `_` from `-`.
+fn reads_as(name: &HeaderName, field: &str) -> bool {
+    name.as_str().len() == field.len() && same(name.as_str(), field)
+}
+
+fn same(text: &str, field: &str) -> bool {
+    let dash = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    text.bytes().zip(field.bytes()).all(|(a, b)| dash(a) == b)
 }
 
 #[cfg(test)]
@@ -348,7 +379,11 @@ mod tests {
             ("x-odd", "1"),
             ("x-twilio-webhooks-signature-settings", "key=k,algorithm=HMAC_SHA256"),
             ("x-forwarded-for", "1.2.3.4"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("cf-connecting-ip", "1.2.3.4"),
+            ("content_length", "7"),
             ("holdline-delivery", "forged"),
+            ("holdline_delivery", "forged"),
             ("i-twilio-idempotency-token", "t"),
             ("cookie", "a=b"),
         ]);

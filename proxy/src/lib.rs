@@ -3,7 +3,7 @@
 //! A request goes one way, and each stage consumes what the last one made:
 //!
 //! ```text
-//! socket → ingress → Arrival → catalogue → Visit → proof → Proven<Visit> → relay → Answer → socket
+//! socket → listener → ingress → Arrival → catalogue → Visit → proof → Proven<Visit> → relay → Answer → socket
 //! what only brings news: relay → spool → upstream, at once or later
 //! attempts and probes → Observation → watchman → Health → read by relay and admin
 //! ```
@@ -13,44 +13,65 @@
 
 pub mod admin;
 pub mod answer;
+pub mod assembly;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
 pub mod ingress;
+pub mod listener;
 pub mod probe;
+pub mod process;
 pub mod proof;
 pub mod record;
 pub mod relay;
+pub mod reload;
 pub mod serve;
 pub mod spool;
 pub mod telemetry;
+pub mod trust;
 pub mod upstream;
 pub mod watchman;
+pub mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwap;
+use holdline_policy::Pace;
 use secrecy::SecretString;
 
 use crate::answer::{Answer, Refusal};
-use crate::config::Unlisted;
+use crate::config::{Limits, Stop, Unlisted};
 use crate::ingress::Arrival;
 use crate::proof::Prover;
 use crate::record::Record;
 use crate::relay::Relay;
 use crate::telemetry::VisitLog;
+use crate::trust::Trust;
 
-/// The edge, apart from the sockets it listens on.
+/// The configuration in force: whoever begins something takes it from here, and ends it under the one
+/// it began with.
+pub type Current = Arc<ArcSwap<Holdline>>;
+
+/// The edge under one configuration, apart from the sockets it listens on.
 pub struct Holdline {
     /// The configuration's name.
     pub environment: String,
     /// Opens what shows callbacks or changes anything on the admin plane.
     pub admin_token: Option<SecretString>,
     /// Whether visits are wanted.
-    pub ready: AtomicBool,
+    pub ready: Arc<AtomicBool>,
     /// What happens to paths the catalogue does not list.
     pub unlisted: Unlisted,
+    /// How often upstreams are probed.
+    pub pace: Pace,
+    /// Whom it believes when it says who the client is.
+    pub trust: Trust,
+    /// How much is taken in.
+    pub limits: Limits,
+    /// How it ends.
+    pub stop: Stop,
     /// What proofs are checked against.
     pub prover: Prover,
     /// What answers.

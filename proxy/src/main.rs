@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let config = match Config::load(&file) {
         Ok(config) => config,
         Err(faults) => {
-            eprintln!("{faults}");
+            eprintln!("{faults}; nothing was started");
             return ExitCode::from(FAULTY_CONFIGURATION);
         }
     };
@@ -58,15 +58,21 @@ fn main() -> ExitCode {
             eprintln!("holdline: {fault}");
             return ExitCode::from(FAULTY_CONFIGURATION);
         }
+        for warning in &config.warnings {
+            say(&format!("warning: {warning}"));
+        }
         say(&format!("{}: no faults, {} rows", file.display(), config.catalogue.rows().len()));
         return ExitCode::SUCCESS;
     }
     let _guard = telemetry::init(config.log);
-    let announce = |at: serve::Addresses| {
-        say(&format!("holdline: public http://{}", at.public));
+    let announce = |at: &serve::Addresses| {
+        for (address, is_tls) in &at.public {
+            let scheme = if *is_tls { "https" } else { "http" };
+            say(&format!("holdline: public {scheme}://{address}"));
+        }
         say(&format!("holdline: admin http://{}", at.admin));
     };
-    match serve::run(config, announce) {
+    match serve::run(config, file, announce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdline: {error:#}");

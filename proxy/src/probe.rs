@@ -11,6 +11,7 @@ use std::time::Duration;
 use holdline_policy::backoff::jittered;
 use holdline_policy::{Grade, Moment, Observation, Pace, Upstream};
 
+use crate::Current;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
 use crate::upstream::Target;
@@ -26,12 +27,10 @@ const LARGEST_BODY: usize = 64 * 1024;
 
 /// What probing needs.
 pub struct Prober {
-    /// The upstreams.
-    pub targets: Arc<[Target; 2]>,
+    /// The upstreams, and how often.
+    pub current: Current,
     /// Where observations go.
     pub watch: Watch,
-    /// How often.
-    pub pace: Pace,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -43,13 +42,13 @@ pub struct Prober {
 impl Prober {
     /// Probes one upstream for ever.
     pub async fn run(&self, upstream: Upstream) {
-        let target = &self.targets[upstream.index()];
         // Edges that restart together must not probe together.
-        tokio::time::sleep(self.pace.quick.mul_f64(chance())).await;
+        tokio::time::sleep(self.pace().quick.mul_f64(chance())).await;
         loop {
+            let target = self.current.load().relay.targets[upstream.index()].clone();
             let begun = self.clock.now();
             let timeout = target.config.probe.timeout;
-            let result = tokio::time::timeout(timeout, probe(target)).await;
+            let result = tokio::time::timeout(timeout, probe(&target)).await;
             let fault = match result {
                 Ok(Ok(())) => None,
                 Ok(Err(fault)) => Some(fault),
@@ -66,12 +65,16 @@ impl Prober {
         }
     }
 
+    fn pace(&self) -> Pace {
+        self.current.load().pace
+    }
+
     /// Waits until the next probe is due. The pace changes the moment the verdict does.
     async fn pause(&self, upstream: Upstream, since: Moment) {
         let share = chance();
         loop {
             let changed = self.watch.changed(upstream);
-            let wait = self.pace.wait(self.watch.health().of(upstream), self.clock.now());
+            let wait = self.pace().wait(self.watch.health().of(upstream), self.clock.now());
             let due = since + jittered(wait, JITTER, share);
             let left = due.since(self.clock.now());
             tokio::select! {

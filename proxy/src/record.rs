@@ -11,10 +11,9 @@ use std::time::Duration;
 use holdline_policy::{Moment, Stopped, Upstream};
 use holdline_twilio::{CallSid, Unproven};
 
+use crate::Holdline;
 use crate::answer::{Answer, AnsweredBy, Refusal};
-use crate::clock::Clock;
 use crate::relay::hold::TokenFate;
-use crate::telemetry::{Metrics, VisitLog};
 
 /// One attempt, for the log.
 #[derive(Debug, Clone, Copy)]
@@ -30,17 +29,17 @@ pub struct AttemptNote {
 }
 
 /// What happened on one visit.
-#[derive(Debug)]
 pub struct Record {
-    metrics: Arc<Metrics>,
-    log: VisitLog,
-    clock: Clock,
+    /// What it was answered by.
+    pub holdline: Arc<Holdline>,
     /// When it began.
     pub started: Moment,
     /// The row's index in the catalogue.
     pub row: Option<usize>,
     /// The call.
     pub call: Option<CallSid>,
+    /// Cloudflare's name for the request.
+    pub ray: Option<String>,
     /// The attempts, in order.
     pub attempts: Vec<AttemptNote>,
     /// Why no further attempt was made.
@@ -60,15 +59,14 @@ pub struct Record {
 
 impl Record {
     /// A record of a visit that begins now.
-    pub fn begin(metrics: Arc<Metrics>, log: VisitLog, clock: Clock) -> Record {
-        metrics.visits_in_flight.inc();
+    pub fn begin(holdline: Arc<Holdline>) -> Record {
+        holdline.relay.metrics.visits_in_flight.inc();
         Record {
-            metrics,
-            log,
-            clock,
-            started: clock.now(),
+            started: holdline.relay.clock.now(),
+            holdline,
             row: None,
             call: None,
+            ray: None,
             attempts: Vec::new(),
             stopped: None,
             token: None,
@@ -107,35 +105,38 @@ impl Record {
     }
 
     fn count(&self, took: Duration) {
-        self.metrics.visits_in_flight.dec();
+        let relay = &self.holdline.relay;
+        let (metrics, rows) = (&relay.metrics, &relay.row_counts);
+        metrics.visits_in_flight.dec();
         if self.panicked {
-            self.metrics.panics.inc();
+            metrics.panics.inc();
         }
         if let Some(fate) = self.token {
-            self.metrics.hold_tokens.with_label_values(&[fate.name()]).inc();
+            metrics.hold_tokens.with_label_values(&[fate.name()]).inc();
         }
         if let Some(stopped) = self.stopped {
-            self.metrics.stopped.with_label_values(&[stopped.name()]).inc();
+            metrics.stopped.with_label_values(&[stopped.name()]).inc();
         }
         match (self.row, self.answered) {
-            (_, Some((_, _, Some(refusal)))) => self.metrics.refusal(refusal),
+            (_, Some((_, _, Some(refusal)))) => metrics.refusal(refusal),
             (Some(row), Some((by, _, None))) if !self.passed => {
-                self.metrics.visit(row, by, self.written, took);
+                rows.visit(row, by, self.written, took);
             }
-            (Some(row), None) if !self.passed => {
-                self.metrics.visit(row, AnsweredBy::Nobody, false, took)
-            }
+            (Some(row), None) if !self.passed => rows.visit(row, AnsweredBy::Nobody, false, took),
             _ => {}
         }
     }
 
     fn write_line(&self, took: Duration) {
-        let Some(mut line) = self.log.line() else { return };
-        if let Some(row) = self.row.and_then(|row| self.metrics.row_name(row)) {
-            line.word("row", row);
+        let Some(mut line) = self.holdline.visits.line() else { return };
+        if let Some(row) = self.row.and_then(|row| self.holdline.relay.catalogue.rows().get(row)) {
+            line.word("row", &row.name);
         }
         if let Some(call) = &self.call {
             line.word("call", call.as_str());
+        }
+        if let Some(ray) = &self.ray {
+            line.word("ray", ray);
         }
         line.word("by", self.answered.map_or("nobody", |(by, _, _)| by.name()));
         line.number("status", self.answered.map_or(0, |(_, status, _)| status).into());
@@ -156,7 +157,7 @@ impl Record {
         line.flag("passed", self.passed);
         line.flag("panicked", self.panicked);
         line.flag("unwritten", !self.written);
-        self.log.push(line);
+        self.holdline.visits.push(line);
     }
 
     fn write_attempts(&self, text: &mut String) {
@@ -179,7 +180,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let took = self.clock.now().since(self.started);
+        let took = self.holdline.relay.clock.now().since(self.started);
         self.count(took);
         self.write_line(took);
     }

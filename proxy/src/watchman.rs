@@ -36,6 +36,7 @@ pub struct Health {
 #[derive(Debug)]
 struct Shared {
     health: ArcSwap<Health>,
+    thresholds: ArcSwap<Thresholds>,
     good: [AtomicU32; 2],
     changed: [Notify; 2],
 }
@@ -63,7 +64,6 @@ pub struct Watch {
 pub struct Watchman {
     shared: Arc<Shared>,
     observations: mpsc::Receiver<Seen>,
-    thresholds: Thresholds,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -84,6 +84,7 @@ pub fn appoint(thresholds: Thresholds, metrics: Arc<Metrics>, clock: Clock) -> (
     let health = ArcSwap::from_pointee(Health { verdicts, last_changes: [None; 2] });
     let shared = Arc::new(Shared {
         health,
+        thresholds: ArcSwap::from_pointee(thresholds),
         good: [AtomicU32::new(0), AtomicU32::new(0)],
         changed: [Notify::new(), Notify::new()],
     });
@@ -93,7 +94,7 @@ pub fn appoint(thresholds: Thresholds, metrics: Arc<Metrics>, clock: Clock) -> (
     }
     let watch =
         Watch { shared: shared.clone(), observations: sender, metrics: metrics.clone(), clock };
-    (Watchman { shared, observations: receiver, thresholds, metrics, clock }, watch)
+    (Watchman { shared, observations: receiver, metrics, clock }, watch)
 }
 
 // === impl Health ===
@@ -145,6 +146,11 @@ impl Watch {
         if self.observations.try_send(seen).is_err() {
             self.metrics.observations_lost.inc();
         }
+    }
+
+    /// Judges by these thresholds from now on.
+    pub fn judge_by(&self, thresholds: Thresholds) {
+        self.shared.thresholds.store(Arc::new(thresholds));
     }
 
     /// Waits until the verdict of an upstream changes.
@@ -212,11 +218,12 @@ impl Watchman {
     fn step(&self, Seen { upstream, good_before, observation, at }: Seen) {
         let good = Observation::Live { grade: Grade::Good, call: 0, started: at, was_slow: false };
         let before = **self.shared.health.load();
+        let thresholds = self.shared.thresholds.load();
         let mut health = before;
         let goods = std::iter::repeat_n(good, good_before as usize);
         for observation in goods.chain(std::iter::once(observation)) {
             let verdict = &mut health.verdicts[upstream.index()];
-            let (next, change) = verdict.step(observation, at, &self.thresholds);
+            let (next, change) = verdict.step(observation, at, &thresholds);
             *verdict = next;
             if let Some(change) = change {
                 health.last_changes[upstream.index()] = Some((at, change));

@@ -142,6 +142,12 @@ impl Throttle {
         Throttle { most, width: 1, changed: now, good: 0, bad: 0, in_vain: 0, not_before }
     }
 
+    /// The most there may be under way from now on.
+    pub fn set_most(&mut self, most: u32) {
+        self.most = most;
+        self.width = self.width.clamp(1, most.max(1));
+    }
+
     /// How many deliveries may be under way now, to an upstream with this access.
     pub fn width(&mut self, access: Access, now: Moment) -> u32 {
         if access == Access::Serving {

@@ -1,38 +1,69 @@
 //! The admin plane: metrics, liveness, readiness and status, on a listener and a runtime of its own,
 //! so that it answers when the data plane does not.
 
+mod process;
 mod spool;
+mod token;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use holdline_policy::hedge::Latency;
 use holdline_policy::{Kind, Phase, Row, Upstream};
 use serde_json::{Value, json};
+use token::only_with_token;
 
-use crate::Holdline;
 use crate::answer::AnsweredBy;
+use crate::listener::clients::Clients;
 use crate::relay::Relay;
+use crate::reload::Reload;
 use crate::spool::{Condition, State as Standing};
+use crate::{Current, Holdline};
+
+/// What the admin plane shows and steers.
+#[derive(Clone)]
+pub struct Control {
+    /// The configuration in force.
+    pub current: Current,
+    /// Reads it anew.
+    pub reload: Arc<Reload>,
+    /// Who is connected.
+    pub clients: Arc<Clients>,
+}
+
+impl FromRef<Control> for Arc<Reload> {
+    fn from_ref(control: &Control) -> Arc<Reload> {
+        control.reload.clone()
+    }
+}
+
+impl FromRef<Control> for Arc<Holdline> {
+    fn from_ref(control: &Control) -> Arc<Holdline> {
+        control.current.load_full()
+    }
+}
 
 /// The admin plane's routes.
-pub fn router(holdline: Arc<Holdline>) -> Router {
+pub fn router(control: Control) -> Router {
+    let guarded = spool::router().merge(process::router());
+    let guarded = guarded.layer(from_fn_with_state(control.clone(), only_with_token));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/status", get(status))
-        .merge(spool::router(holdline.clone()))
-        .with_state(holdline)
+        .merge(guarded)
+        .with_state(control)
 }
 
-async fn metrics(State(holdline): State<Arc<Holdline>>) -> Response {
-    let relay = &holdline.relay;
+async fn metrics(State(control): State<Control>) -> Response {
+    let relay = &control.current.load().relay;
     let metrics = &relay.metrics;
     for target in relay.targets.iter() {
         metrics
@@ -40,6 +71,7 @@ async fn metrics(State(holdline): State<Arc<Holdline>>) -> Response {
             .with_label_values(&[target.which.name()])
             .set(target.in_flight().into());
     }
+    metrics.connections_open.set(i64::try_from(control.clients.count()).unwrap_or(i64::MAX));
     for (row, latency) in rows(relay) {
         metrics
             .hedge_after
@@ -63,8 +95,8 @@ async fn ready(State(holdline): State<Arc<Holdline>>) -> Response {
 
 async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
     let relay = &holdline.relay;
-    let answered = |by| relay.metrics.answered(Kind::Synchronous, by);
-    let delivered = |by| relay.metrics.answered(Kind::Asynchronous, by);
+    let answered = |by| relay.row_counts.answered(Kind::Synchronous, by);
+    let delivered = |by| relay.row_counts.answered(Kind::Asynchronous, by);
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "environment": holdline.environment,
@@ -77,7 +109,7 @@ async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
             "steered_by_monitor": answered(AnsweredBy::Monitor),
             "held": answered(AnsweredBy::Hold),
             "dropped": answered(AnsweredBy::Canned),
-            "lost": relay.metrics.unwritten(),
+            "lost": relay.row_counts.unwritten(),
         },
         "callbacks": {
             "delivered": delivered(AnsweredBy::Origin) + delivered(AnsweredBy::Monitor),
@@ -135,7 +167,8 @@ fn show_spool(relay: &Relay) {
 
 /// The rows of which a time is learned, and what was learned.
 fn rows(relay: &Relay) -> impl Iterator<Item = (&Row, &Latency)> {
-    let rows = relay.catalogue.rows().iter().zip(&relay.latencies);
+    let latencies = relay.latencies.iter().map(Arc::as_ref);
+    let rows = relay.catalogue.rows().iter().zip(latencies);
     rows.filter(|(row, _)| row.kind == Kind::Synchronous)
 }
 

@@ -6,18 +6,17 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq as _;
 
+use super::Control;
+use super::token::{Answer, Refused};
 use crate::Holdline;
 use crate::spool::tools::{PAGE, Reader, ToolFault};
 use crate::spool::{Carried, Delivery, Filter, Numbers, Spool, listed, shown};
@@ -26,7 +25,7 @@ use crate::spool::{Carried, Delivery, Filter, Numbers, Spool, listed, shown};
 const LARGEST_IMPORT: usize = 64 * 1024 * 1024;
 
 /// The spool's routes.
-pub(super) fn router(holdline: Arc<Holdline>) -> Router<Arc<Holdline>> {
+pub(super) fn router() -> Router<Control> {
     Router::new()
         .route("/spool", get(list))
         .route("/spool/delivery/{id}", get(show))
@@ -34,7 +33,6 @@ pub(super) fn router(holdline: Arc<Holdline>) -> Router<Arc<Holdline>> {
         .route("/spool/replay", post(replay))
         .route("/spool/drop", post(remove))
         .route("/spool/import", post(import).layer(DefaultBodyLimit::max(LARGEST_IMPORT)))
-        .layer(from_fn_with_state(holdline, only_with_token))
 }
 
 /// What is asked of a list, in the query: what chooses, where it goes on, whether numbers are shown.
@@ -72,9 +70,6 @@ struct Change {
     confirm: Option<u64>,
 }
 
-/// Why something was not done.
-struct Refused(StatusCode, String);
-
 impl From<ToolFault> for Refused {
     fn from(fault: ToolFault) -> Refused {
         let status = match fault {
@@ -82,33 +77,6 @@ impl From<ToolFault> for Refused {
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         Refused(status, fault.to_string())
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        (self.0, Json(json!({ "error": self.1 }))).into_response()
-    }
-}
-
-type Answer = Result<Json<Value>, Refused>;
-
-async fn only_with_token(
-    State(holdline): State<Arc<Holdline>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let refuse = |status, what: &str| Refused(status, what.to_owned()).into_response();
-    let Some(token) = &holdline.admin_token else {
-        return refuse(StatusCode::FORBIDDEN, "no admin token is configured: set admin.token");
-    };
-    let given = request.headers().get(header::AUTHORIZATION);
-    let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    let fits = given.is_some_and(|given| given.ct_eq(token.expose_secret().as_bytes()).into());
-    if fits {
-        next.run(request).await
-    } else {
-        refuse(StatusCode::UNAUTHORIZED, "the admin token is missing or wrong")
     }
 }
 

@@ -12,6 +12,8 @@ use holdline_policy::Upstream;
 use holdline_twilio::{Document, Unproven};
 use http::HeaderValue;
 
+use crate::listener::head::Malformed;
+
 pub use canned::{Audio, CannedSet};
 pub use template::{HoldTemplate, TemplateFault};
 
@@ -35,6 +37,8 @@ pub enum Answer {
     Kept,
     /// A report could be neither handed on nor kept: it is lost unless Twilio repeats it.
     CallbackLost,
+    /// Whether this edge can serve callers.
+    Health(Health),
     /// A request that is only streamed found no origin.
     BadGateway,
     /// The request is refused.
@@ -58,6 +62,19 @@ pub enum AnsweredBy {
     Nobody,
 }
 
+/// Whether an edge can serve callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It can, as it should.
+    Serving,
+    /// It answers everybody canned: it reaches no upstream.
+    Canned,
+    /// It steers callers, but can keep no report.
+    NotKeeping,
+    /// It is about to end.
+    Stopping,
+}
+
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
@@ -79,9 +96,21 @@ pub enum Refusal {
     /// The body is no form although it says so, or it cannot be read at all.
     #[error("the form cannot be read")]
     BadForm,
-    /// The request line or header cannot be used.
+    /// The header block did not arrive whole in time.
+    #[error("the header did not arrive in time")]
+    HeaderTooSlow,
+    /// The head could be read in more than one way, or in none.
+    #[error("the request is malformed: {0}")]
+    Malformed(Malformed),
+    /// The request cannot be used, though its head can be read.
     #[error("the request is malformed")]
     BadRequest,
+    /// There are as many connections as allowed.
+    #[error("there are too many connections; try again")]
+    TooManyConnections,
+    /// There are as many requests as allowed, and this one can wait.
+    #[error("there are too many requests; try again")]
+    Busy,
     /// The request does not come from Twilio.
     #[error("the signature is not valid")]
     Unproven(Unproven),
@@ -114,6 +143,8 @@ impl Answer {
             Answer::Document { .. } | Answer::Audio(_) => 200,
             Answer::Receipt(_) | Answer::Kept => 204,
             Answer::CallbackLost => 503,
+            Answer::Health(Health::Stopping) => 503,
+            Answer::Health(_) => 200,
             Answer::BadGateway => 502,
             Answer::Refusal(refusal) => refusal.status(),
         }
@@ -126,7 +157,9 @@ impl Answer {
             Answer::Audio(_) => AnsweredBy::Canned,
             Answer::Receipt(upstream) => (*upstream).into(),
             Answer::Kept => AnsweredBy::Spool,
-            Answer::CallbackLost | Answer::BadGateway | Answer::Refusal(_) => AnsweredBy::Nobody,
+            Answer::CallbackLost | Answer::Health(_) | Answer::BadGateway | Answer::Refusal(_) => {
+                AnsweredBy::Nobody
+            }
         }
     }
 
@@ -142,6 +175,7 @@ impl Answer {
                 TEXT,
                 Bytes::from_static(b"the report could be neither delivered nor kept\n"),
             )),
+            Answer::Health(health) => Some((TEXT, Bytes::from_static(health.text().as_bytes()))),
             Answer::BadGateway => {
                 Some((TEXT, Bytes::from_static(b"the application cannot be reached\n")))
             }
@@ -151,6 +185,20 @@ impl Answer {
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
+
+// === impl Health ===
+
+impl Health {
+    /// What whoever asks is told. A check may look for the first word.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Health::Serving => "serving\n",
+            Health::Canned => "degraded: no application can be reached\n",
+            Health::NotKeeping => "degraded: reports cannot be kept\n",
+            Health::Stopping => "stopping\n",
+        }
+    }
+}
 
 // === impl AnsweredBy ===
 
@@ -201,10 +249,11 @@ impl Refusal {
             Refusal::Unlisted => 404,
             Refusal::WrongMethod => 405,
             Refusal::BodyTooLarge => 413,
-            Refusal::BodyTooSlow => 408,
+            Refusal::BodyTooSlow | Refusal::HeaderTooSlow => 408,
             Refusal::HeaderTooLarge => 431,
-            Refusal::BadForm | Refusal::BadRequest => 400,
+            Refusal::BadForm | Refusal::BadRequest | Refusal::Malformed(_) => 400,
             Refusal::Unproven(_) => 403,
+            Refusal::TooManyConnections | Refusal::Busy => 503,
         }
     }
 
@@ -216,8 +265,12 @@ impl Refusal {
             Refusal::BodyTooLarge => "body_too_large",
             Refusal::BodyTooSlow => "body_too_slow",
             Refusal::HeaderTooLarge => "header_too_large",
+            Refusal::HeaderTooSlow => "header_too_slow",
             Refusal::BadForm => "bad_form",
+            Refusal::Malformed(malformed) => malformed.name(),
             Refusal::BadRequest => "bad_request",
+            Refusal::TooManyConnections => "too_many_connections",
+            Refusal::Busy => "busy",
             Refusal::Unproven(Unproven::Missing) => "signature_missing",
             Refusal::Unproven(Unproven::Malformed) => "signature_malformed",
             Refusal::Unproven(Unproven::UnknownAccount) => "unknown_account",
@@ -229,14 +282,21 @@ impl Refusal {
     }
 
     /// Every name [`Refusal::name`] can give.
-    pub const NAMES: [&'static str; 14] = [
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Refusal::NAMES.into_iter().chain(Malformed::ALL.map(Malformed::name))
+    }
+
+    const NAMES: [&'static str; 17] = [
         "unlisted",
         "wrong_method",
         "body_too_large",
         "body_too_slow",
         "header_too_large",
+        "header_too_slow",
         "bad_form",
         "bad_request",
+        "too_many_connections",
+        "busy",
         "signature_missing",
         "signature_malformed",
         "unknown_account",

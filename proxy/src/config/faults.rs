@@ -55,11 +55,7 @@ impl fmt::Display for FaultList {
             }
         }
         let count = self.0.len();
-        write!(
-            f,
-            "{count} fault{} in the configuration; nothing was started",
-            if count == 1 { "" } else { "s" }
-        )
+        write!(f, "{count} fault{} in the configuration", if count == 1 { "" } else { "s" })
     }
 }
 

@@ -5,6 +5,8 @@
 //! that is wrong with it. Keys and defaults are described in the files under `config/`.
 
 pub mod faults;
+mod limits;
+mod listen;
 mod reach;
 pub mod reader;
 mod rows;
@@ -25,9 +27,13 @@ use secrecy::SecretString;
 use crate::answer::CannedSet;
 use crate::relay::hold::HoldKeys;
 use crate::spool::SpoolConfig;
+use crate::trust::Trust;
 use faults::{FaultList, Faults};
+pub use limits::{Limits, Worth};
+pub use listen::{ListenerConfig, networks_in};
 pub use reach::Reach;
 use reader::{Section, Source};
+pub use secrets::only_for_few;
 pub use upstreams::{BaseUrl, ProbeConfig, UpstreamConfig, UpstreamTls};
 
 /// A configuration in which nothing is left to go wrong.
@@ -36,7 +42,7 @@ pub struct Config {
     /// Its name: development, staging, production.
     pub environment: String,
     /// Where callbacks arrive.
-    pub public: SocketAddr,
+    pub public: Vec<ListenerConfig>,
     /// Where operators ask.
     pub admin: SocketAddr,
     /// Opens what shows or changes more than counts on the admin plane; without it nobody may.
@@ -59,8 +65,12 @@ pub struct Config {
     pub catalogue: Catalogue,
     /// The canned documents.
     pub canned: CannedSet,
-    /// The keys of hold tokens.
-    pub hold_keys: HoldKeys,
+    /// The keys of hold tokens; none: such as die with the process.
+    pub hold_keys: Option<HoldKeys>,
+    /// Whom the edge believes when it says who the client is.
+    pub trust: Trust,
+    /// How much is taken in.
+    pub limits: Limits,
     /// What happens to paths the catalogue does not list.
     pub unlisted: Unlisted,
     /// Where callbacks wait.
@@ -73,6 +83,8 @@ pub struct Config {
     pub log: LogFormat,
     /// Whether each visit leaves a line.
     pub log_visits: bool,
+    /// What can be used as it is, but will not do for long.
+    pub warnings: Vec<String>,
 }
 
 /// What happens to a request that is not proven.
@@ -169,7 +181,13 @@ fn read_table(path: &Path, file: &str, faults: &Faults) -> Option<toml::Table> {
 
 fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Config> {
     let environment = root.required("environment");
-    let (public, admin) = read_listen(&mut root.section("listen"));
+    let mut warnings = Vec::new();
+    let mut listen = root.section("listen");
+    let public = listen::read_public(&mut listen, folder, &mut warnings);
+    let admin = read_admin_address(&mut listen);
+    drop(listen);
+    let trust = listen::read_trust(&mut root.section("trust"), folder);
+    let limits = limits::read(&mut root.section("limits"));
     let admin_token = root.section("admin").secret("token");
     let public_url = read_public_url(root);
     let (keys, signature) = read_twilio(&mut root.section("twilio"));
@@ -194,7 +212,7 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
     }
     Some(Config {
         environment: environment?,
-        public: public?,
+        public,
         admin: admin?,
         admin_token,
         public_url: public_url?,
@@ -206,24 +224,24 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
         pace,
         catalogue: catalogue?,
         canned: canned?,
-        hold_keys: hold_keys?,
+        hold_keys,
+        trust,
+        limits,
         unlisted,
         spool,
         threads,
         stop,
         log,
         log_visits,
+        warnings,
     })
 }
 
-fn read_listen(listen: &mut Section<'_>) -> (Option<SocketAddr>, Option<SocketAddr>) {
-    let mut address = |key: &str| {
-        if !listen.has(key) {
-            listen.fault(key, "is missing");
-        }
-        listen.parsed(key, "an address such as \"127.0.0.1:8080\"", |text| text.parse().ok())
-    };
-    (address("public"), address("admin"))
+fn read_admin_address(listen: &mut Section<'_>) -> Option<SocketAddr> {
+    if !listen.has("admin") {
+        listen.fault("admin", "is missing");
+    }
+    listen.parsed("admin", "an address such as \"127.0.0.1:9090\"", |text| text.parse().ok())
 }
 
 fn read_name_servers(dns: &mut Section<'_>) -> Option<Vec<SocketAddr>> {
@@ -411,10 +429,10 @@ fn check_canned(root: &Section<'_>, catalogue: &Catalogue, canned: &CannedSet) {
 fn read_hold_keys(section: &mut Section<'_>, environment: Option<&str>) -> Option<HoldKeys> {
     let references = section.texts("keys").unwrap_or_default();
     if references.is_empty() {
-        if environment == Some("development") {
-            return HoldKeys::random().ok();
+        if environment != Some("development") {
+            let missing = "name at least one key of 32 bytes in base64, shared by all edges";
+            section.fault("keys", missing);
         }
-        section.fault("keys", "name at least one key of 32 bytes in base64, shared by all edges");
         return None;
     }
     let mut secrets = Vec::new();

@@ -69,6 +69,16 @@ impl<'a> Section<'a> {
         self.table.contains_key(key)
     }
 
+    /// Whether a key is written as text.
+    pub fn is_text(&self, key: &str) -> bool {
+        matches!(self.table.get(key), Some(Value::String(_)))
+    }
+
+    /// An environment variable.
+    pub fn variable(&self, name: &str) -> Option<&'a str> {
+        self.source.environment.get(name).map(String::as_str)
+    }
+
     /// A list of tables, `[[key]]`.
     pub fn list(&mut self, key: &str) -> Vec<Section<'a>> {
         let path = self.path_of(key);

@@ -1,6 +1,8 @@
 //! Where secrets come from: the environment or a file, never the configuration itself.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use secrecy::SecretString;
 
@@ -16,10 +18,13 @@ pub(super) fn resolve(
                 return Err(format!("the secret is missing: set the environment variable {name}"));
             }
         },
-        Some(("file", path)) => std::fs::read_to_string(path)
-            .map_err(|error| format!("the secret cannot be read from {path}: {error}"))?
-            .trim_end_matches(['\r', '\n'])
-            .to_owned(),
+        Some(("file", path)) => {
+            only_for_few(Path::new(path))?;
+            std::fs::read_to_string(path)
+                .map_err(|error| format!("the secret cannot be read from {path}: {error}"))?
+                .trim_end_matches(['\r', '\n'])
+                .to_owned()
+        }
         _ => {
             return Err("a secret is written as \"env:NAME\" or \"file:PATH\", never itself".into());
         }
@@ -28,6 +33,17 @@ pub(super) fn resolve(
         Err(format!("the secret {reference} is empty"))
     } else {
         Ok(secret.into())
+    }
+}
+
+/// Refuses a file with a secret in it that everybody on the machine may read.
+pub fn only_for_few(path: &Path) -> Result<(), String> {
+    let place = path.display();
+    let file = std::fs::metadata(path)
+        .map_err(|error| format!("the secret cannot be read from {place}: {error}"))?;
+    match file.permissions().mode() & 0o007 {
+        0 => Ok(()),
+        _ => Err(format!("everybody may read or change the secret in {place}: chmod o= {place}")),
     }
 }
 
@@ -44,6 +60,23 @@ mod tests {
         std::fs::write(file.path(), "hush\n").unwrap();
         let reference = format!("file:{}", file.path().display());
         assert_eq!(resolve(&reference, &environment).unwrap().expose_secret(), "hush");
+    }
+
+    #[test]
+    fn a_secret_that_everybody_may_read_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "hush").unwrap();
+        let reference = format!("file:{}", file.path().display());
+        let environment = BTreeMap::new();
+        for (mode, fine) in [(0o600, true), (0o440, true), (0o644, false), (0o602, false)] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(file.path(), permissions).unwrap();
+            let secret = resolve(&reference, &environment);
+            assert_eq!(secret.is_ok(), fine, "{mode:o}");
+            let said = secret.map(|_| String::new()).unwrap_or_else(|why| why);
+            assert!(fine || said.contains("chmod o="), "{said}");
+            assert!(!said.contains("hush"));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use super::reader::Section;
 
 /// One upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
     /// Where it is reached: host name or address.
     pub host: String,
@@ -37,7 +37,7 @@ pub struct UpstreamConfig {
 }
 
 /// How an upstream proves who it is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamTls {
     /// The name in its certificate, and in the greeting (SNI).
     pub name: String,
@@ -54,7 +54,7 @@ pub struct BaseUrl {
 }
 
 /// How an upstream is probed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeConfig {
     /// Path asked for by GET.
     pub path: String,

@@ -184,8 +184,7 @@ mod tests {
     use crate::answer::AnsweredBy;
 
     fn memory() -> LateAnswers {
-        let rows = std::iter::empty::<(&str, holdline_policy::Kind)>();
-        LateAnswers::new(Arc::new(Metrics::new(rows).unwrap()))
+        LateAnswers::new(Arc::new(Metrics::new().unwrap()))
     }
 
     fn at(seconds: u64) -> Moment {

@@ -159,7 +159,7 @@ mod tests {
 
     #[track_caller]
     fn check(coding: Option<&str>, content_type: Option<&str>, body: &[u8], expect: &str) {
-        let metrics = Metrics::new(std::iter::empty()).unwrap();
+        let metrics = Metrics::new().unwrap();
         let value = |text: &str| HeaderValue::from_str(text).unwrap();
         let reply = Reply {
             status: 200,

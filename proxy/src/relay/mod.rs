@@ -37,7 +37,7 @@ use crate::ingress::Visit;
 use crate::proof::Proven;
 use crate::record::Record;
 use crate::spool::Spool;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RowCounts};
 use crate::upstream::Target;
 use crate::upstream::http1::push_field;
 use crate::watchman::Watch;
@@ -65,7 +65,7 @@ pub struct Relay {
     /// The canned documents.
     pub canned: CannedSet,
     /// Origin and monitor.
-    pub targets: Arc<[Target; 2]>,
+    pub targets: [Arc<Target>; 2],
     /// What is believed of them, and where observations go.
     pub watch: Watch,
     /// Keys that sign.
@@ -75,19 +75,21 @@ pub struct Relay {
     /// The URL Twilio was given.
     pub public_url: PublicUrl,
     /// What came after callers were put on hold.
-    pub late: LateAnswers,
+    pub late: Arc<LateAnswers>,
     /// What was asked a short time ago.
-    pub recent: Recent,
+    pub recent: Arc<Recent>,
     /// What only brings news, and waits.
     pub spool: Arc<Spool>,
     /// How long each row's good answers take.
-    pub latencies: Vec<Latency>,
+    pub latencies: Vec<Arc<Latency>>,
     /// How many more visits may ask two upstreams at once.
-    pub hedges: Budget,
+    pub hedges: Arc<Budget>,
     /// How many more may turn to one that is down after another has failed.
-    pub retries: Budget,
+    pub retries: Arc<Budget>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// What visits to each row count.
+    pub row_counts: RowCounts,
     /// The time.
     pub clock: Clock,
 }

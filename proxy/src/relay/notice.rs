@@ -37,7 +37,9 @@ enum What {
 /// A visit that a notice may be about, once nobody asks any more.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
-    row: usize,
+    row: String,
+    /// Whether the application is told of an answer that nobody fetched.
+    tells_what_was_not_fetched: bool,
     account: Option<AccountSid>,
     call: Option<CallSid>,
     arrived: SystemTime,
@@ -70,7 +72,14 @@ impl Subject {
             repeatable: true,
         };
         let (account, call, arrived) = (None, None, SystemTime::UNIX_EPOCH);
-        Subject { row: 0, account, call, arrived, outgoing: Arc::new(outgoing) }
+        Subject {
+            row: "a".into(),
+            tells_what_was_not_fetched: false,
+            account,
+            call,
+            arrived,
+            outgoing: Arc::new(outgoing),
+        }
     }
 }
 
@@ -121,9 +130,8 @@ impl Relay {
     pub fn sweep(&self) {
         self.recent.sweep(self.clock.now());
         for (subject, answer) in self.late.sweep(self.clock.now()) {
-            let row = &self.catalogue.rows()[subject.row];
-            tracing::warn!(row = row.name, "nobody came for an answer that was late");
-            if row.tells_what_was_not_fetched() {
+            tracing::warn!(row = subject.row, "nobody came for an answer that was late");
+            if subject.tells_what_was_not_fetched {
                 let notice = self.notice(&subject, What::NotFetched, &answer, Duration::ZERO);
                 self.spool.leave(notice);
             }
@@ -135,7 +143,8 @@ impl Relay {
         let visit = &question.visit;
         let ago = self.clock.now().since(visit.arrival.at);
         Subject {
-            row: visit.row,
+            row: question.row.name.clone(),
+            tells_what_was_not_fetched: question.row.tells_what_was_not_fetched(),
             account: visit.account,
             call: visit.call,
             arrived: SystemTime::now() - ago,
@@ -149,8 +158,7 @@ impl Relay {
     }
 
     fn notice(&self, subject: &Subject, what: What, answer: &Answer, wait: Duration) -> Delivery {
-        let Subject { row, account, call, arrived, outgoing } = subject;
-        let row = &self.catalogue.rows()[*row].name;
+        let Subject { row, account, call, arrived, outgoing, .. } = subject;
         let [account, call] = [account.map(|sid| sid.to_string()), call.map(|sid| sid.to_string())];
         let at = humantime::format_rfc3339_millis(*arrived).to_string();
         let sent = String::from_utf8_lossy(&outgoing.body);

@@ -66,7 +66,7 @@ impl Relay {
                 _ => Slot::BesideTheTrial,
             },
             begun: self.clock.now(),
-            limit: self.spool.config.try_for,
+            limit: self.spool.config().try_for,
             outgoing: Arc::new(outgoing),
             signature,
             call: call.map_or(0, call_key),

@@ -36,8 +36,8 @@ impl Relay {
         let turn = self.spool.line_up(order_of(question));
         let whole = question.deadline;
         let mut tried = None;
-        if turn.is_first && self.spool.allows_straight() {
-            let confirm_within = self.spool.config.confirm_within;
+        if turn.is_first && !question.visit.arrival.shed && self.spool.allows_straight() {
+            let confirm_within = self.spool.config().confirm_within;
             let budget = confirm_within.min(question.row.budget.saturating_sub(COMMIT));
             question.deadline =
                 Deadline::new(whole.start(), budget + holdline_policy::deadline::RESERVE);
@@ -115,11 +115,11 @@ impl Relay {
     fn delivery(&self, question: &Question<'_>, place: i64, tried: Option<Outcome>) -> Delivery {
         let visit = &question.visit;
         let outgoing = &question.outgoing;
-        let patience = &self.spool.config.patience;
+        let patience = self.spool.config().patience;
         let fate = tried.map(|outcome| {
             self.note_try(outcome, &question.row.name);
             let (setbacks, age) = (0, Duration::ZERO);
-            Tried { outcome, others_were_taken: false, setbacks, age }.fate(patience)
+            Tried { outcome, others_were_taken: false, setbacks, age }.fate(&patience)
         });
         let (state, wait) = match fate {
             Some(Fate::Dead(death)) => (State::Dead(Some(death)), Duration::ZERO),

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::{ArcSwap, Guard};
 use holdline_policy::redelivery::Patience;
 use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -77,8 +78,9 @@ pub struct SpoolConfig {
 /// The handle.
 #[derive(Debug)]
 pub struct Spool {
-    /// What was configured.
-    pub config: SpoolConfig,
+    /// Where it is.
+    folder: PathBuf,
+    config: ArcSwap<SpoolConfig>,
     jobs: mpsc::Sender<Job>,
     order: Arc<Order>,
     condition: AtomicU8,
@@ -148,7 +150,8 @@ impl Spool {
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let location = Location::new(config.folder.clone());
         let spool = Arc::new(Spool {
-            config,
+            folder: config.folder.clone(),
+            config: ArcSwap::from_pointee(config),
             jobs,
             order: Arc::default(),
             condition: AtomicU8::new(Condition::Opening as u8),
@@ -167,6 +170,16 @@ impl Spool {
         (spool, writer)
     }
 
+    /// What was configured.
+    pub fn config(&self) -> Guard<Arc<SpoolConfig>> {
+        self.config.load()
+    }
+
+    /// Takes over what is configured anew, but for the folder: that is where it is.
+    pub fn configure(&self, config: SpoolConfig) {
+        self.config.store(Arc::new(config));
+    }
+
     /// Lines up a report among those of its call.
     pub fn line_up(&self, call: &str) -> Turn {
         self.order.line_up(call)
@@ -176,7 +189,7 @@ impl Spool {
     /// knows what waits in it, and while another process replays it nobody knows what that has done.
     pub fn allows_straight(&self) -> bool {
         let shared = unix_ms() - self.shared_ms.load(Ordering::Relaxed) < SHARED;
-        !self.config.always
+        !self.config().always
             && !shared
             && matches!(self.condition(), Condition::Ready | Condition::Failed)
     }
@@ -310,7 +323,8 @@ impl Spool {
 
     fn has_room_for(&self, size: usize) -> bool {
         let Contents { waiting, dead, bytes, .. } = self.contents();
-        waiting + dead < self.config.most_entries && bytes + size as u64 <= self.config.most_bytes
+        let config = self.config();
+        waiting + dead < config.most_entries && bytes + size as u64 <= config.most_bytes
     }
 
     fn set_condition(&self, condition: Condition) {

@@ -25,6 +25,7 @@ use super::job::{Job, Which};
 use super::schema::Location;
 use super::store::{self, Cursor, millis};
 use super::{Condition, Delivery, Kind, Spool, State, unix_ms};
+use crate::Current;
 use crate::relay::Relay;
 
 /// How often it is looked whether anything is due, and whether anything may be started.
@@ -44,6 +45,7 @@ const NOBODYS_FAULT: u32 = 4;
 
 /// The task that replays.
 pub struct Replay {
+    current: Current,
     relay: Arc<Relay>,
     spool: Arc<Spool>,
     location: Location,
@@ -85,19 +87,18 @@ enum Start {
 // === impl Replay ===
 
 impl Replay {
-    /// A replay of what the relay's spool keeps.
-    pub fn new(relay: Arc<Relay>) -> Replay {
+    /// A replay of what the spool keeps.
+    pub fn new(current: Current) -> Replay {
+        let relay = current.load().relay.clone();
         let spool = relay.spool.clone();
         let now = relay.clock.now();
         Replay {
-            location: Location::new(spool.config.folder.clone()),
-            throttles: [Throttle::new(spool.config.parallel, now); Upstream::COUNT],
+            current,
+            location: Location::new(spool.folder.clone()),
+            throttles: [Throttle::new(spool.config().parallel, now); Upstream::COUNT],
             running: [0; Upstream::COUNT],
             full_until: [now; Upstream::COUNT],
-            monitor_helps: relay.catalogue.rows().iter().any(|row| {
-                row.kind == holdline_policy::Kind::Asynchronous
-                    && row.chain.contains(&Upstream::Monitor)
-            }),
+            monitor_helps: monitor_helps(&relay),
             in_hand: HashSet::new(),
             line: VecDeque::new(),
             fresh: VecDeque::new(),
@@ -114,6 +115,7 @@ impl Replay {
     pub async fn run(mut self) {
         let mut connection = None;
         loop {
+            self.look_at_configuration();
             let stopping = self.spool.stopping.load(Ordering::Acquire);
             if stopping && self.tries.is_empty() {
                 return;
@@ -147,6 +149,18 @@ impl Replay {
                     tracing::error!(error, "the spool cannot be read");
                     self.rest(LOOK).await;
                 }
+            }
+        }
+    }
+
+    /// Goes on under the configuration in force.
+    fn look_at_configuration(&mut self) {
+        let current = self.current.load();
+        if !Arc::ptr_eq(&current.relay, &self.relay) {
+            self.relay = current.relay.clone();
+            self.monitor_helps = monitor_helps(&self.relay);
+            for throttle in &mut self.throttles {
+                throttle.set_most(self.spool.config().parallel);
             }
         }
     }
@@ -292,6 +306,13 @@ impl Replay {
     }
 }
 
+/// Whether any report may go to the monitor.
+fn monitor_helps(relay: &Relay) -> bool {
+    let reports = |row: &&Row| row.kind == holdline_policy::Kind::Asynchronous;
+    let mut reports = relay.catalogue.rows().iter().filter(reports);
+    reports.any(|row| row.chain.contains(&Upstream::Monitor))
+}
+
 /// Tries to deliver, and writes down what came of it.
 async fn try_once(
     relay: &Arc<Relay>,
@@ -314,7 +335,7 @@ async fn try_once(
     }
     let age = delivery.waiting();
     let setbacks = delivery.setbacks;
-    let fate = Tried { outcome, others_were_taken, setbacks, age }.fate(&spool.config.patience);
+    let fate = Tried { outcome, others_were_taken, setbacks, age }.fate(&spool.config().patience);
     write_down(spool, &delivery, fate, outcome).await;
     outcome
 }
@@ -391,5 +412,5 @@ fn wait_after(spool: &Spool, delivery: &Delivery, setback: bool, outcome: Outcom
     } else {
         delivery.tries.min(NOBODYS_FAULT)
     };
-    jittered(spool.config.patience.backoff.wait(doublings), 0.5, fastrand::f64())
+    jittered(spool.config().patience.backoff.wait(doublings), 0.5, fastrand::f64())
 }

@@ -74,7 +74,7 @@ impl Reader {
 impl Spool {
     /// A reader of its file.
     pub async fn reader(&self) -> Result<Reader, OpenFault> {
-        Reader::open(&self.config.folder).await
+        Reader::open(&self.folder).await
     }
 
     /// Sends again what a filter chooses, from the first try on; how many. What was delivered is only sent

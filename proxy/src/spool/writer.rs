@@ -327,7 +327,7 @@ impl Writer {
 
     /// Forgets what was delivered some time ago; where room is short, at once.
     async fn forget(&self, connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
-        let config = &self.spool.config;
+        let config = self.spool.config();
         let contents = self.spool.contents();
         if contents.delivered == 0 {
             return Ok(0);

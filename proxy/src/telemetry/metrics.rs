@@ -4,7 +4,8 @@
 //! is looked up once, at the start, so that counting on the way is an atomic addition and nothing
 //! more. `docs/metrics.md` lists them all, and a test compares the two.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, UNIX_EPOCH};
 
 use holdline_policy::{Kind, Outcome, Phase, Stopped, Upstream};
 use prometheus::{
@@ -14,6 +15,8 @@ use prometheus::{
 
 use super::spool::SpoolMetrics;
 use crate::answer::{AnsweredBy, Refusal};
+use crate::listener::Closed;
+use crate::listener::tls::Identity;
 use crate::relay::late::FATES;
 use crate::relay::mend;
 
@@ -21,7 +24,9 @@ use crate::relay::mend;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    rows: Vec<RowMetrics>,
+    visits: IntCounterVec,
+    unwritten: IntCounterVec,
+    visit_seconds: HistogramVec,
     attempts: [Vec<(&'static str, IntCounter)>; 2],
     attempt_seconds: [Histogram; 2],
     probes: IntCounterVec,
@@ -64,11 +69,25 @@ pub struct Metrics {
     pub attempts_in_flight: IntGaugeVec,
     /// Seconds since the process started.
     pub uptime_seconds: IntGauge,
+    /// Connections accepted.
+    pub connections: IntCounter,
+    /// Connections open; set when it is asked for.
+    pub connections_open: IntGauge,
+    connections_closed: IntCounterVec,
+    certificate_expiry: GaugeVec,
+    certificate_reads: IntCounterVec,
+    shed: IntCounterVec,
+    reloads: IntCounterVec,
+    /// When the configuration in force was read.
+    pub configured: Gauge,
 }
+
+/// What visits count, by row: looked up once for each catalogue.
+#[derive(Debug)]
+pub struct RowCounts(Vec<RowMetrics>);
 
 #[derive(Debug)]
 struct RowMetrics {
-    name: String,
     kind: Kind,
     by: [IntCounter; AnsweredBy::ALL.len()],
     unwritten: IntCounter,
@@ -92,8 +111,8 @@ const REPEATS: [&str; 6] = [
 // === impl Metrics ===
 
 impl Metrics {
-    /// Registers all metrics for a catalogue with these rows.
-    pub fn new<'r>(rows: impl Iterator<Item = (&'r str, Kind)>) -> prometheus::Result<Metrics> {
+    /// Registers all metrics.
+    pub fn new() -> prometheus::Result<Metrics> {
         let registry = Registry::new();
         let make = Maker(&registry);
         let visits = make.counters(
@@ -121,17 +140,10 @@ impl Metrics {
             "Time an attempt took, by upstream.",
             &["upstream"],
         )?;
-        let rows = rows
-            .map(|(name, kind)| RowMetrics {
-                name: name.to_owned(),
-                kind,
-                by: AnsweredBy::ALL.map(|by| visits.with_label_values(&[name, by.name()])),
-                unwritten: unwritten.with_label_values(&[name]),
-                seconds: visit_seconds.with_label_values(&[name]),
-            })
-            .collect();
         let metrics = Metrics {
-            rows,
+            visits,
+            unwritten,
+            visit_seconds,
             attempts: Upstream::ALL.map(|upstream| {
                 let counter = |name| (name, attempts.with_label_values(&[upstream.name(), name]));
                 Outcome::NAMES.into_iter().map(counter).collect()
@@ -232,9 +244,42 @@ impl Metrics {
             )?,
             uptime_seconds: make
                 .gauge("holdline_uptime_seconds", "Time since the process started.")?,
+            connections: make
+                .counter("holdline_connections_total", "Connections of clients accepted.")?,
+            connections_open: make
+                .gauge("holdline_connections_open", "Connections of clients that are open.")?,
+            connections_closed: make.counters(
+                "holdline_connections_closed_total",
+                "Connections that the edge closed before the client wanted it, by reason.",
+                &["reason"],
+            )?,
+            certificate_expiry: make.float_gauges(
+                "holdline_certificate_expiry_timestamp_seconds",
+                "When a certificate that is shown to clients runs out.",
+                &["listener", "name"],
+            )?,
+            certificate_reads: make.counters(
+                "holdline_certificate_reads_total",
+                "Times that changed certificate files were read, by result.",
+                &["result"],
+            )?,
+            shed: make.counters(
+                "holdline_shed_total",
+                "Requests not given to an upstream because there were too many, by kind.",
+                &["kind"],
+            )?,
+            reloads: make.counters(
+                "holdline_reloads_total",
+                "Times the configuration was read anew, by result.",
+                &["result"],
+            )?,
+            configured: make.float_gauge(
+                "holdline_configuration_timestamp_seconds",
+                "When the configuration in force was read.",
+            )?,
             registry,
         };
-        for reason in Refusal::NAMES {
+        for reason in Refusal::names() {
             metrics.refusals.with_label_values(&[reason]);
         }
         for what in REPEATS {
@@ -246,20 +291,24 @@ impl Metrics {
         for reason in Stopped::NAMES {
             metrics.stopped.with_label_values(&[reason]);
         }
+        for why in Closed::ALL {
+            metrics.connections_closed.with_label_values(&[why.name()]);
+        }
         for fate in FATES {
             metrics.late_answers.with_label_values(&[fate]);
         }
         Ok(metrics)
     }
 
-    /// Counts a visit.
-    pub fn visit(&self, row: usize, by: AnsweredBy, written: bool, took: Duration) {
-        let Some(row) = self.rows.get(row) else { return };
-        row.by[by.index()].inc();
-        row.seconds.observe(took.as_secs_f64());
-        if !written {
-            row.unwritten.inc();
-        }
+    /// What visits to these rows count. A row of an earlier catalogue goes on where it was.
+    pub fn rows<'r>(&self, rows: impl Iterator<Item = (&'r str, Kind)>) -> RowCounts {
+        let of = |(name, kind)| RowMetrics {
+            kind,
+            by: AnsweredBy::ALL.map(|by| self.visits.with_label_values(&[name, by.name()])),
+            unwritten: self.unwritten.with_label_values(&[name]),
+            seconds: self.visit_seconds.with_label_values(&[name]),
+        };
+        RowCounts(rows.map(of).collect())
     }
 
     /// Counts an attempt.
@@ -279,6 +328,38 @@ impl Metrics {
         self.probe_seconds.with_label_values(&[upstream.name()]).observe(took.as_secs_f64());
     }
 
+    /// Counts a connection that was closed.
+    pub fn closed(&self, why: Closed) {
+        self.connections_closed.with_label_values(&[why.name()]).inc();
+    }
+
+    /// Counts a reload.
+    pub fn reloaded(&self, result: &str) {
+        self.reloads.with_label_values(&[result]).inc();
+    }
+
+    /// Counts a request of this kind that was not given to an upstream, because there were too many.
+    pub fn shed(&self, kind: &str) {
+        self.shed.with_label_values(&[kind]).inc();
+    }
+
+    /// Counts a reading of certificates, and shows when those that were read run out.
+    pub fn certificates_read(&self, result: &str, read: Option<(SocketAddr, &Identity)>) {
+        self.certificate_reads.with_label_values(&[result]).inc();
+        if let Some((address, identity)) = read {
+            self.certificates(address, identity);
+        }
+    }
+
+    /// Shows when the certificates of a listener run out.
+    pub fn certificates(&self, address: SocketAddr, identity: &Identity) {
+        for certificate in &identity.certificates {
+            let until = certificate.until.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let labels = [&address.to_string(), certificate.name()];
+            self.certificate_expiry.with_label_values(&labels).set(until.as_secs_f64());
+        }
+    }
+
     /// Counts a refusal.
     pub fn refusal(&self, refusal: Refusal) {
         self.refusals.with_label_values(&[refusal.name()]).inc();
@@ -292,24 +373,33 @@ impl Metrics {
         }
     }
 
+    /// All metrics in Prometheus's text format.
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+// === impl RowCounts ===
+
+impl RowCounts {
+    /// Counts a visit.
+    pub fn visit(&self, row: usize, by: AnsweredBy, written: bool, took: Duration) {
+        let Some(row) = self.0.get(row) else { return };
+        row.by[by.index()].inc();
+        row.seconds.observe(took.as_secs_f64());
+        if !written {
+            row.unwritten.inc();
+        }
+    }
+
     /// Visits to rows of this kind that were answered by `by`.
     pub fn answered(&self, kind: Kind, by: AnsweredBy) -> u64 {
-        self.rows.iter().filter(|row| row.kind == kind).map(|row| row.by[by.index()].get()).sum()
+        self.0.iter().filter(|row| row.kind == kind).map(|row| row.by[by.index()].get()).sum()
     }
 
     /// Visits whose answer could not be handed over, over all rows.
     pub fn unwritten(&self) -> u64 {
-        self.rows.iter().map(|row| row.unwritten.get()).sum()
-    }
-
-    /// A row's name.
-    pub fn row_name(&self, row: usize) -> Option<&str> {
-        self.rows.get(row).map(|row| row.name.as_str())
-    }
-
-    /// All metrics in Prometheus's text format.
-    pub fn render(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        self.0.iter().map(|row| row.unwritten.get()).sum()
     }
 }
 
@@ -401,7 +491,12 @@ mod tests {
     /// The documentation names every metric, and no other.
     #[test]
     fn every_metric_is_documented_and_the_reverse() {
-        let metrics = Metrics::new([("a", Kind::Synchronous)].into_iter()).unwrap();
+        let metrics = Metrics::new().unwrap();
+        metrics.rows([("a", Kind::Synchronous)].into_iter());
+        metrics.shed("synchronous");
+        metrics.reloaded("done");
+        metrics.certificates_read("read", None);
+        metrics.certificate_expiry.with_label_values(&["a", "b"]);
         metrics.judgement_refusals.with_label_values(&["html"]);
         metrics.hedge_after.with_label_values(&["a"]);
         metrics.hold_tokens.with_label_values(&["good"]);

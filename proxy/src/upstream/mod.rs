@@ -25,6 +25,7 @@ use pingora_error::{Error, ErrorType};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use crate::Current;
 use crate::clock::Clock;
 use crate::config::{UpstreamConfig, UpstreamTls};
 use names::Names;
@@ -246,15 +247,9 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// Resolves the name of an upstream again and again, whenever its last answer has run out; ends with
-/// the process. `resolved` is told after the first time, whatever came of it.
-pub async fn keep_resolving(
-    targets: Arc<[Target; 2]>,
-    upstream: Upstream,
-    names: Arc<Names>,
-    resolved: oneshot::Sender<()>,
-) {
-    let target = &targets[upstream.index()];
+/// Resolves the name of an upstream again and again, whenever its last answer has run out; until it is
+/// broken off. `resolved` is told after the first time, whatever came of it.
+pub async fn keep_resolving(target: Arc<Target>, names: Arc<Names>, resolved: oneshot::Sender<()>) {
     let (host, port) = (&target.config.host, target.config.port);
     let mut resolved = Some(resolved);
     let mut failures = 0;
@@ -266,7 +261,7 @@ pub async fn keep_resolving(
                 found.again_in
             }
             Err(error) => {
-                let upstream = upstream.name();
+                let upstream = target.which.name();
                 tracing::warn!(upstream, host, %error, "name not resolved; what was known is kept");
                 failures += 1;
                 RESOLVE_AGAIN.wait(failures - 1)
@@ -281,10 +276,10 @@ pub async fn keep_resolving(
 }
 
 /// Closes idle connections that cannot be used any more, again and again; ends with the process.
-pub async fn keep_sweeping(targets: Arc<[Target; 2]>, clock: Clock) {
+pub async fn keep_sweeping(current: Current, clock: Clock) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        for target in targets.iter() {
+        for target in &current.load().relay.targets {
             target.pool.sweep(target.address(), clock.now());
         }
     }

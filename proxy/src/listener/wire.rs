@@ -1,0 +1,181 @@
+//! A connection as the framework reads and writes it: plain or TLS, with what was read ahead of it.
+//!
+//! Heads are read whole and checked before the framework sees a byte of them. What was read so is given
+//! to it first, as if it came from the socket just now. The framework carries with each request who is
+//! connected ([`Client`]).
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use bytes::{Buf as _, BytesMut};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use pingora_http::ResponseHeader;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+
+use super::clients::Client;
+
+/// Bytes taken from a socket at once while reading ahead.
+const GULP: usize = 8 * 1024;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Wire {
+    socket: Socket,
+    /// What was read and not given on yet.
+    pub(super) ahead: BytesMut,
+    client: Arc<ProxyDigest>,
+}
+
+/// What carries the bytes: the network itself, or TLS over it.
+pub(super) type Socket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+// === impl Wire ===
+
+impl Wire {
+    /// A connection with its client. The framework has no place for what belongs to a connection but the
+    /// one for proxies on the way to an upstream; it carries that beside every request.
+    pub(super) fn new(socket: Socket, client: Arc<Client>) -> pingora_error::Result<Wire> {
+        let unused = Box::new(ResponseHeader::build_no_case(200, Some(0))?);
+        let client = Arc::new(ProxyDigest::new(unused, Some(Box::new(client))));
+        Ok(Wire { socket, ahead: BytesMut::new(), client })
+    }
+
+    /// Reads once into what was read ahead. Zero bytes: the other side is done.
+    pub(super) fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); GULP];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.socket).poll_read(context, &mut buffer))?;
+        self.ahead.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// Reads once into what was read ahead.
+    pub(super) async fn read_ahead(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|context| self.poll_ahead(context)).await
+    }
+
+    /// Whether both sides agreed on HTTP/2 while greeting.
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(&self.socket, Either::Right(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2"))
+    }
+}
+
+/// Who is connected, as the framework carries it.
+pub fn client(session: &ServerSession) -> Option<&Arc<Client>> {
+    session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(context, buffer);
+        }
+        let length = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead[..length]);
+        if length == self.ahead.len() {
+            // An idle connection holds no memory for what it once read.
+            self.ahead = BytesMut::new();
+        } else {
+            self.ahead.advance(length);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Wire {
+    async fn shutdown(&mut self) {
+        // The other side may be gone already.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Wire {
+    fn id(&self) -> UniqueIDType {
+        match &self.socket {
+            Either::Left(tcp) => tcp.as_raw_fd(),
+            Either::Right(tls) => tls.get_ref().0.as_raw_fd(),
+        }
+    }
+}
+
+impl Ssl for Wire {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.is_http2().then_some(ALPN::H2)
+    }
+}
+
+impl GetTimingDigest for Wire {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Wire {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(self.client.clone())
+    }
+}
+
+impl GetSocketDigest for Wire {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+/// The framework looks for the greeting of HTTP/2 without TLS in what was read ahead.
+#[async_trait]
+impl Peek for Wire {
+    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        let Some(ahead) = self.ahead.get(..buffer.len()) else { return Ok(false) };
+        buffer.copy_from_slice(ahead);
+        Ok(true)
+    }
+}

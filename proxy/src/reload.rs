@@ -1,0 +1,142 @@
+//! Reading the configuration anew while calls go on.
+//!
+//! Whatever is wrong with the new one, nothing changes. What was begun under the old one ends under it.
+//! What a running process cannot change (its sockets, its threads, where its spool is) is refused and
+//! named: an upgrade, which loses nobody either, takes it over.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Mutex;
+
+use crate::Current;
+use crate::assembly::{Lasting, Resolving};
+use crate::config::faults::{FaultList, Faults};
+use crate::config::{Config, LogFormat};
+use crate::listener::Listener;
+
+/// Reads the configuration anew.
+pub struct Reload {
+    /// Its file.
+    file: PathBuf,
+    current: Current,
+    lasting: Lasting,
+    listeners: Arc<[Arc<Listener>]>,
+    fixed: Fixed,
+    /// One at a time; and the names that are being resolved for the one in force.
+    resolving: Mutex<Resolving>,
+}
+
+/// What a running process cannot change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fixed {
+    public: Vec<SocketAddr>,
+    admin: SocketAddr,
+    threads: usize,
+    spool: PathBuf,
+    log: LogFormat,
+}
+
+// === impl Fixed ===
+
+impl Fixed {
+    /// What a process with this configuration cannot change.
+    pub fn of(config: &Config) -> Fixed {
+        Fixed {
+            public: config.public.iter().map(|listener| listener.address).collect(),
+            admin: config.admin,
+            threads: config.threads,
+            spool: config.spool.folder.clone(),
+            log: config.log,
+        }
+    }
+
+    /// Where it listens for clients.
+    pub fn public(&self) -> &[SocketAddr] {
+        &self.public
+    }
+
+    /// What of it another configuration would change.
+    fn faults(&self, other: &Fixed, file: &str) -> Result<(), FaultList> {
+        const UPGRADE: &str = "cannot change in a running process; upgrade it instead (SIGUSR2)";
+        let faults = Faults::default();
+        for (key, same) in [
+            ("listen.public", self.public == other.public),
+            ("listen.admin", self.admin == other.admin),
+            ("runtime.threads", self.threads == other.threads),
+            ("spool.folder", self.spool == other.spool),
+            ("log.format", self.log == other.log),
+        ] {
+            if !same {
+                faults.add(file, key, UPGRADE);
+            }
+        }
+        faults.into_result()
+    }
+}
+
+// === impl Reload ===
+
+impl Reload {
+    /// For a process that has begun with `fixed`.
+    pub fn new(
+        file: PathBuf,
+        current: Current,
+        lasting: Lasting,
+        listeners: Arc<[Arc<Listener>]>,
+        fixed: Fixed,
+        resolving: Resolving,
+    ) -> Reload {
+        lasting.metrics.configured.set(unix_seconds());
+        Reload { file, current, lasting, listeners, fixed, resolving: Mutex::new(resolving) }
+    }
+
+    /// Does it. Gives warnings, or what is wrong, in which case nothing has changed.
+    pub async fn now(&self) -> Result<Vec<String>, String> {
+        let mut resolving = self.resolving.lock().await;
+        let result = self.take_over(&mut resolving).await;
+        match &result {
+            Ok(warnings) => {
+                self.lasting.metrics.reloaded("done");
+                self.lasting.metrics.configured.set(unix_seconds());
+                for warning in warnings {
+                    tracing::warn!(warning, "the configuration");
+                }
+                tracing::info!("the configuration was read anew");
+            }
+            Err(why) => {
+                self.lasting.metrics.reloaded("refused");
+                tracing::error!(why, "the configuration was not taken over; nothing has changed");
+            }
+        }
+        result
+    }
+
+    async fn take_over(&self, resolving: &mut Resolving) -> Result<Vec<String>, String> {
+        let mut config = Config::load(&self.file).map_err(|faults| faults.to_string())?;
+        let file = self.file.display().to_string();
+        self.fixed.faults(&Fixed::of(&config), &file).map_err(|faults| faults.to_string())?;
+        let (thresholds, spool) = (config.thresholds, config.spool.clone());
+        let (name_servers, warnings) = (config.name_servers.take(), config.warnings.clone());
+        let public = std::mem::take(&mut config.public);
+        let before = self.current.load_full();
+        let next =
+            self.lasting.edge(config, Some(&before)).map_err(|error| format!("{error:#}"))?;
+        let begun = Resolving::begin(&next.relay.targets, name_servers).await;
+        // From here on nothing can fail.
+        *resolving = begun;
+        for (listener, config) in self.listeners.iter().zip(public) {
+            listener.configure(config, &self.lasting.metrics);
+        }
+        self.lasting.watch.judge_by(thresholds);
+        self.lasting.spool.configure(spool);
+        self.current.store(Arc::new(next));
+        Ok(warnings)
+    }
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
