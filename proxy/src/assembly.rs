@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Error};
 use futures::future::join_all;
 use holdline_policy::{Budget, Upstream};
+use secrecy::SecretString;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -46,7 +47,10 @@ pub struct Lasting {
     pub watch: Watch,
     /// What only brings news, and waits.
     pub spool: Arc<Spool>,
-    late: Arc<LateAnswers>,
+    /// What came after callers were put on hold.
+    pub late: Arc<LateAnswers>,
+    /// The key of holds where none is configured.
+    pub hold_key: SecretString,
     recent: Arc<Recent>,
     hedges: Arc<Budget>,
     retries: Arc<Budget>,
@@ -70,8 +74,11 @@ pub struct Resolving(Vec<JoinHandle<()>>);
 impl Lasting {
     /// What an edge begins with. The guard is dropped last: what the log was given is written before the
     /// process ends.
-    pub fn begin(config: &Config) -> anyhow::Result<(Lasting, Tasks, VisitLogGuard)> {
-        let clock = Clock::start();
+    pub fn begin(
+        config: &Config,
+        clock: Clock,
+        hold_key: SecretString,
+    ) -> anyhow::Result<(Lasting, Tasks, VisitLogGuard)> {
         let metrics = Arc::new(Metrics::new().context("registering metrics")?);
         let (visits, written) = VisitLog::start(config.log, metrics.log_lines_lost.clone())?;
         let (watchman, watch) = appoint(config.thresholds, metrics.clone(), clock);
@@ -81,6 +88,7 @@ impl Lasting {
             ready: Arc::default(),
             watch,
             spool,
+            hold_key,
             late: Arc::new(LateAnswers::new(metrics.clone())),
             recent: Arc::default(),
             hedges: Arc::default(),
@@ -96,10 +104,9 @@ impl Lasting {
     /// upstream, what was learned of a row.
     pub fn edge(&self, config: Config, before: Option<&Holdline>) -> anyhow::Result<Holdline> {
         let relay_before = before.map(|before| &before.relay);
-        let hold_keys = match (config.hold_keys, relay_before) {
-            (Some(keys), _) => keys,
-            (None, Some(before)) => before.hold_keys.clone(),
-            (None, None) => HoldKeys::random().context("drawing a key for holds")?,
+        let hold_keys = match config.hold_keys {
+            Some(keys) => keys,
+            None => HoldKeys::new(std::slice::from_ref(&self.hold_key)).map_err(Error::msg)?,
         };
         let target = |which: Upstream, configured: UpstreamConfig| {
             let before = relay_before.map(|before| &before.targets[which.index()]);

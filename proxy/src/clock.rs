@@ -1,10 +1,10 @@
 //! The one place where the edge looks at the clock.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use holdline_policy::Moment;
 
-/// Monotonic time since the process started.
+/// Monotonic time since the process, or the first of those that it goes on from, was started.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
@@ -14,6 +14,12 @@ impl Clock {
     /// A clock that starts now.
     pub fn start() -> Clock {
         Clock(Instant::now())
+    }
+
+    /// A clock that goes on where one of another process is.
+    pub fn continued(elapsed: Duration) -> Clock {
+        let now = Instant::now();
+        Clock(now.checked_sub(elapsed).unwrap_or(now))
     }
 
     /// Now.

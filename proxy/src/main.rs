@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use holdline::cli::spool::SpoolArguments;
 use holdline::config::Config;
+use holdline::handover::Predecessor;
 use holdline::{cli, serve, spool, telemetry};
 
 /// The system's allocator spends a tenth of a visit; this one, a third of that.
@@ -22,8 +23,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the edge until SIGTERM or Ctrl-C.
-    Serve(ConfigFile),
+    /// Runs the edge until SIGTERM or Ctrl-C. SIGHUP: read the configuration anew. SIGUSR2: leave
+    /// everything to a new process of the program as it is installed then.
+    Serve {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Take over from the process that starts this one.
+        #[arg(long, hide = true)]
+        take_over: bool,
+    },
     /// Checks a configuration, with everything it refers to, and starts nothing.
     Check(ConfigFile),
     /// Looks at the callbacks that are kept, sends them again, removes them, carries them elsewhere.
@@ -41,9 +49,9 @@ struct ConfigFile {
 const FAULTY_CONFIGURATION: u8 = 64;
 
 fn main() -> ExitCode {
-    let (file, only_check) = match Arguments::parse().command {
-        Command::Serve(file) => (file.config, false),
-        Command::Check(file) => (file.config, true),
+    let (file, only_check, take_over) = match Arguments::parse().command {
+        Command::Serve { file, take_over } => (file.config, false, take_over),
+        Command::Check(file) => (file.config, true, false),
         Command::Spool(arguments) => return run_spool_tool(*arguments),
     };
     let config = match Config::load(&file) {
@@ -72,7 +80,8 @@ fn main() -> ExitCode {
         }
         say(&format!("holdline: admin http://{}", at.admin));
     };
-    match serve::run(config, file, announce) {
+    let predecessor = take_over.then(Predecessor::meet).transpose();
+    match predecessor.and_then(|old| serve::run(config, file, old, announce)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdline: {error:#}");

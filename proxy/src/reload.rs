@@ -5,7 +5,7 @@
 //! named: an upgrade, which loses nobody either, takes it over.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -58,6 +58,11 @@ impl Fixed {
         &self.public
     }
 
+    /// Where it listens for operators.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// What of it another configuration would change.
     fn faults(&self, other: &Fixed, file: &str) -> Result<(), FaultList> {
         const UPGRADE: &str = "cannot change in a running process; upgrade it instead (SIGUSR2)";
@@ -91,6 +96,16 @@ impl Reload {
     ) -> Reload {
         lasting.metrics.configured.set(unix_seconds());
         Reload { file, current, lasting, listeners, fixed, resolving: Mutex::new(resolving) }
+    }
+
+    /// The configuration's file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// What this process cannot change.
+    pub fn fixed(&self) -> &Fixed {
+        &self.fixed
     }
 
     /// Does it. Gives warnings, or what is wrong, in which case nothing has changed.

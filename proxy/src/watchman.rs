@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use holdline_policy::{
     Change, Grade, Moment, Observation, Outcome, Phase, Thresholds, Upstream, Verdict,
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
@@ -24,7 +25,7 @@ const QUEUE: usize = 8192;
 const TICK: Duration = Duration::from_millis(100);
 
 /// What is believed of both upstreams.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Health {
     verdicts: [Verdict; 2],
     last_changes: [Option<(Moment, Change)>; 2],
@@ -146,6 +147,16 @@ impl Watch {
         if self.observations.try_send(seen).is_err() {
             self.metrics.observations_lost.inc();
         }
+    }
+
+    /// Goes on with what another process believed. Before the watchman runs.
+    pub fn inherit(&self, mut health: Health) {
+        for upstream in Upstream::ALL {
+            let verdict = &mut health.verdicts[upstream.index()];
+            *verdict = verdict.inherited(self.clock.now());
+            self.metrics.verdict(upstream, verdict.phase());
+        }
+        self.shared.health.store(Arc::new(health));
     }
 
     /// Judges by these thresholds from now on.

@@ -73,6 +73,11 @@ impl Handles {
         (&self.0[least].0, Load(self.clone(), least))
     }
 
+    /// Every thread.
+    pub fn all(&self) -> impl Iterator<Item = &Handle> {
+        self.0.iter().map(|(handle, _)| handle)
+    }
+
     /// One of the threads, always the same for a number.
     pub fn of(&self, number: usize) -> &Handle {
         &self.0[number % self.0.len()].0

@@ -14,8 +14,10 @@ use crate::program::Program;
 #[derive(Debug)]
 pub struct Edge {
     program: Program,
-    /// Where it listens for Twilio.
+    /// Where it listens for Twilio: the first listener.
     pub public: SocketAddr,
+    /// All of them.
+    pub listeners: Vec<SocketAddr>,
     /// Where it listens for operators.
     pub admin: Url,
 }
@@ -33,10 +35,15 @@ impl Edge {
         let config = config.display().to_string();
         let arguments = ["serve", "--config", &config];
         let mut program = Program::start("holdline", label, &arguments, environment, folder)?;
-        let public: Url = program.announced("holdline: public ").await?.parse()?;
-        let admin: Url = program.announced("holdline: admin ").await?.parse()?;
-        let public = *public.socket_addrs(|| None)?.first().context("no public address")?;
-        Ok(Edge { program, public, admin })
+        let (public, admin) =
+            program.announced_until("holdline: public ", "holdline: admin ").await?;
+        let mut listeners = Vec::new();
+        for url in public {
+            let url: Url = url.parse()?;
+            listeners.extend(url.socket_addrs(|| None)?);
+        }
+        let public = *listeners.first().context("no public address")?;
+        Ok(Edge { program, public, listeners, admin: admin.parse()? })
     }
 }
 

@@ -6,6 +6,7 @@
 //! waits by sleeping for what it can wait for by looking.
 
 pub mod edge;
+pub mod load;
 pub mod name_server;
 pub mod peer;
 pub mod program;
@@ -18,6 +19,7 @@ pub mod wire;
 pub mod world;
 
 pub use edge::Edge;
+pub use load::{Load, Tally};
 pub use name_server::NameServer;
 pub use program::Program;
 pub use reports::{Report, Sender, Taken, Taker, Taking};

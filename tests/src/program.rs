@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -17,6 +17,7 @@ const START: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Program {
     name: String,
+    group: Option<Pid>,
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     log: PathBuf,
@@ -46,8 +47,15 @@ impl Program {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
+        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let stdout = child.stdout.take().context("no standard output")?;
-        Ok(Program { name: label.to_owned(), child, lines: BufReader::new(stdout).lines(), log })
+        Ok(Program {
+            name: label.to_owned(),
+            group,
+            child,
+            lines: BufReader::new(stdout).lines(),
+            log,
+        })
     }
 
     /// Waits for a line of output that begins with `prefix`, and gives back the rest.
@@ -64,6 +72,24 @@ impl Program {
             Ok(Ok(rest)) => Ok(rest),
             Ok(Err(error)) => Err(error.context(self.account())),
             Err(_) => bail!("did not say {prefix:?} in time; {}", self.account()),
+        }
+    }
+
+    /// Every line of output that begins with `prefix`, up to the one that begins with `last`; of that the
+    /// rest as well.
+    pub async fn announced_until(
+        &mut self,
+        prefix: &str,
+        last: &str,
+    ) -> anyhow::Result<(Vec<String>, String)> {
+        let mut found = Vec::new();
+        loop {
+            let line = self.announced("").await?;
+            if let Some(rest) = line.strip_prefix(prefix) {
+                found.push(rest.trim().to_owned());
+            } else if let Some(rest) = line.strip_prefix(last) {
+                return Ok((found, rest.trim().to_owned()));
+            }
         }
     }
 
@@ -118,7 +144,8 @@ impl Program {
         true
     }
 
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let id = self.child.id().context("the program has ended")?;
         let pid = Pid::from_raw(i32::try_from(id)?).context("no process number")?;
         Ok(kill_process(pid, signal)?)
@@ -126,6 +153,15 @@ impl Program {
 
     fn account(&self) -> String {
         format!("{} said:\n{}", self.name, self.log())
+    }
+}
+
+/// What it has started ends with it, as long as it is of the same group.
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 

@@ -49,6 +49,7 @@ pub struct Plan<'p> {
     parts: [Part; 2],
     upstreams: [(&'p str, &'p str); 2],
     drain: &'p str,
+    public: &'p str,
     more: &'p str,
     file: Option<(&'p str, &'p str)>,
     disk_fails: bool,
@@ -100,6 +101,11 @@ impl<'p> Plan<'p> {
         self.more("[catalogue]\nfile = \"rows.toml\"").file("rows.toml", rows)
     }
 
+    /// The listeners of the edge, as lines of their own behind everything else; no other.
+    pub fn listeners(self, listeners: &'p str) -> Plan<'p> {
+        Plan { public: "", more: listeners, ..self }
+    }
+
     /// A drain time for the end.
     pub fn drain(self, drain: &'p str) -> Plan<'p> {
         Plan { drain, ..self }
@@ -135,6 +141,18 @@ impl World {
         World::plan(origin, monitor).start().await
     }
 
+    /// The edge's configuration.
+    pub fn config(&self) -> std::path::PathBuf {
+        self.folder.path().join(CONFIG)
+    }
+
+    /// Puts another text in place of one in the edge's configuration.
+    pub fn reconfigure(&self, text: &str, by: &str) -> anyhow::Result<()> {
+        let before = std::fs::read_to_string(self.config())?;
+        anyhow::ensure!(before.contains(text), "{text:?} is not in the configuration");
+        Ok(std::fs::write(self.config(), before.replace(text, by))?)
+    }
+
     /// A world that is to be started otherwise than usual.
     pub fn plan<'p>(origin: Part, monitor: Part) -> Plan<'p> {
         let usual = ("http://{address}", "");
@@ -142,6 +160,7 @@ impl World {
             parts: [origin, monitor],
             upstreams: [usual; 2],
             drain: "0s",
+            public: "public = \"127.0.0.1:0\"",
             more: "",
             file: None,
             disk_fails: false,
@@ -165,7 +184,7 @@ impl World {
             r#"environment = "development"
             public_url = "{PUBLIC_URL}"
             [listen]
-            public = "127.0.0.1:0"
+            {}
             admin = "127.0.0.1:0"
             [admin]
             token = "env:HOLDLINE_ADMIN_TOKEN"
@@ -178,6 +197,7 @@ impl World {
             drain = "{}"
             grace = "15s"
             {}"#,
+            plan.public,
             section(&origin, plan.upstreams[0]),
             section(&monitor, plan.upstreams[1]),
             plan.drain,

@@ -18,11 +18,13 @@ use holdline_policy::hedge::Latency;
 use holdline_policy::{Kind, Phase, Row, Upstream};
 use serde_json::{Value, json};
 use token::only_with_token;
+use tokio::sync::mpsc;
 
 use crate::answer::AnsweredBy;
 use crate::listener::clients::Clients;
 use crate::relay::Relay;
 use crate::reload::Reload;
+use crate::running::UpgradeAsked;
 use crate::spool::{Condition, State as Standing};
 use crate::{Current, Holdline};
 
@@ -33,6 +35,8 @@ pub struct Control {
     pub current: Current,
     /// Reads it anew.
     pub reload: Arc<Reload>,
+    /// Leaves everything to a new process.
+    pub upgrade: mpsc::Sender<UpgradeAsked>,
     /// Who is connected.
     pub clients: Arc<Clients>,
 }

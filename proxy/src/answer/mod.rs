@@ -11,6 +11,7 @@ use bytes::Bytes;
 use holdline_policy::Upstream;
 use holdline_twilio::{Document, Unproven};
 use http::HeaderValue;
+use serde::{Deserialize, Serialize};
 
 use crate::listener::head::Malformed;
 
@@ -46,7 +47,7 @@ pub enum Answer {
 }
 
 /// Who answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AnsweredBy {
     /// The origin: the call is steered.
     Origin,

@@ -2,15 +2,21 @@
 //!
 //! What is held is remembered by its delivery id: still being asked, answered, or given up. The memory
 //! is this process's alone and bounded in number and size; what is not in it is asked again where that
-//! is allowed, so that losing it costs a caller at most another wait.
+//! is allowed, so that losing it costs a caller at most another wait. A process that another one takes
+//! over from tells it all of this, and whatever comes later.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use holdline_policy::Moment;
+use holdline_twilio::Document;
+use http::HeaderValue;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::notice::Subject;
-use crate::answer::Answer;
+use crate::answer::{Answer, AnsweredBy};
 use crate::telemetry::Metrics;
 
 /// Held visits remembered at once.
@@ -39,10 +45,27 @@ pub struct LateAnswers {
     metrics: Arc<Metrics>,
 }
 
+/// What one process tells another of a held visit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct News {
+    delivery: String,
+    what: What,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum What {
+    Began { subject: Subject, until: Moment },
+    Answered { by: AnsweredBy, document: String, cookies: Vec<String> },
+    GivenUp { may_have_run: bool },
+    Fetched,
+}
+
 #[derive(Debug, Default)]
 struct Entries {
     by_delivery: HashMap<String, Entry>,
     bytes: usize,
+    /// Who is told everything from now on.
+    heir: Option<mpsc::Sender<News>>,
 }
 
 #[derive(Debug)]
@@ -51,6 +74,8 @@ struct Entry {
     subject: Subject,
     until: Moment,
     fetched: bool,
+    /// Whether another process is asking.
+    elsewhere: bool,
 }
 
 // === impl Late ===
@@ -88,14 +113,16 @@ impl LateAnswers {
         if full || entries.by_delivery.len() >= MOST {
             return false;
         }
-        let entry = Entry { late: Late::Running, subject, until, fetched: false };
-        entries.put(delivery, entry);
+        entries.tell(delivery, || What::Began { subject: subject.clone(), until });
+        let late = Late::Running;
+        entries.put(delivery, Entry { late, subject, until, fetched: false, elsewhere: false });
         true
     }
 
     /// Notes what became of it.
     pub fn end(&self, delivery: &str, late: Late) {
         let mut entries = self.lock();
+        entries.tell(delivery, || What::of(&late));
         let too_much = entries.bytes + late.bytes() > MOST_BYTES;
         let Some(entry) = entries.by_delivery.remove(delivery) else { return };
         entries.bytes -= entry.bytes();
@@ -121,6 +148,7 @@ impl LateAnswers {
             Late::Answered(_) => {
                 if !std::mem::replace(&mut entry.fetched, true) {
                     self.metrics.late_answers.with_label_values(&["given"]).inc();
+                    entries.tell(delivery, || What::Fetched);
                 }
             }
             Late::GivenUp { .. } => drop(entries.take(delivery)),
@@ -138,9 +166,12 @@ impl LateAnswers {
             .map(|(delivery, _)| delivery.clone())
             .collect();
         let mut not_fetched = Vec::new();
+        // Whoever takes over tells of it.
+        let has_heir = entries.heir.is_some();
         for delivery in over {
             if let Some(Entry { late: Late::Answered(answer), subject, fetched: false, .. }) =
                 entries.take(&delivery)
+                && !has_heir
             {
                 self.metrics.late_answers.with_label_values(&["unfetched"]).inc();
                 not_fetched.push((subject, answer));
@@ -149,14 +180,107 @@ impl LateAnswers {
         not_fetched
     }
 
+    /// Tells another process everything: what there is, as given back, and what comes later.
+    pub fn bequeath(&self, heir: mpsc::Sender<News>) -> Vec<News> {
+        let mut entries = self.lock();
+        entries.heir = Some(heir);
+        let mut all = Vec::new();
+        for (delivery, entry) in &entries.by_delivery {
+            let began = What::Began { subject: entry.subject.clone(), until: entry.until };
+            let ended = (!matches!(entry.late, Late::Running)).then(|| What::of(&entry.late));
+            let whats = [Some(began), ended, entry.fetched.then_some(What::Fetched)];
+            let news = |what| News { delivery: delivery.clone(), what };
+            all.extend(whats.into_iter().flatten().map(news));
+        }
+        all
+    }
+
+    /// Tells nobody any more.
+    pub fn disinherit(&self) {
+        self.lock().heir = None;
+    }
+
+    /// Remembers what another process tells.
+    pub fn take_in(&self, news: News) {
+        let News { delivery, what } = news;
+        match what {
+            What::Began { subject, until } => {
+                if self.begin(&delivery, subject, until)
+                    && let Some(entry) = self.lock().by_delivery.get_mut(&delivery)
+                {
+                    entry.elsewhere = true;
+                }
+            }
+            What::Answered { by, document, cookies } => {
+                let cookies = cookies.iter().filter_map(|cookie| cookie.parse().ok()).collect();
+                let late = match Document::check(Bytes::from(document)) {
+                    Ok((document, _)) => Late::Answered(Answer::Document { document, by, cookies }),
+                    Err(_) => Late::GivenUp { may_have_run: true },
+                };
+                self.end(&delivery, late);
+            }
+            What::GivenUp { may_have_run } => self.end(&delivery, Late::GivenUp { may_have_run }),
+            What::Fetched => {
+                if let Some(entry) = self.lock().by_delivery.get_mut(&delivery) {
+                    entry.fetched = true;
+                }
+            }
+        }
+    }
+
+    /// The other process is gone: what it was still asking it asks no more, and nobody knows how far it
+    /// came.
+    pub fn orphan(&self) {
+        for entry in self.lock().by_delivery.values_mut() {
+            if entry.elsewhere && matches!(entry.late, Late::Running) {
+                entry.late = Late::GivenUp { may_have_run: true };
+            }
+        }
+    }
+
+    /// Whether anything is still being asked here.
+    pub fn is_asking(&self) -> bool {
+        let entries = self.lock();
+        let mut all = entries.by_delivery.values();
+        all.any(|entry| !entry.elsewhere && matches!(entry.late, Late::Running))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+// === impl What ===
+
+impl What {
+    fn of(late: &Late) -> What {
+        match late {
+            Late::Answered(Answer::Document { document, by, cookies }) => What::Answered {
+                by: *by,
+                document: String::from_utf8_lossy(document.bytes()).into_owned(),
+                cookies: cookies.iter().filter_map(text).collect(),
+            },
+            Late::GivenUp { may_have_run } => What::GivenUp { may_have_run: *may_have_run },
+            // Nothing else answers a visit that is held.
+            Late::Answered(_) | Late::Running => What::GivenUp { may_have_run: true },
+        }
+    }
+}
+
+fn text(cookie: &HeaderValue) -> Option<String> {
+    cookie.to_str().ok().map(str::to_owned)
+}
+
 // === impl Entries ===
 
 impl Entries {
+    /// Tells whoever takes over. What it does not hear of it treats like what no memory has.
+    fn tell(&self, delivery: &str, what: impl FnOnce() -> What) {
+        if let Some(heir) = &self.heir {
+            let _ = heir.try_send(News { delivery: delivery.to_owned(), what: what() });
+        }
+    }
+
     fn put(&mut self, delivery: &str, entry: Entry) {
         drop(self.take(delivery));
         self.bytes += entry.bytes();
@@ -177,11 +301,7 @@ pub const FATES: [&str; 3] = ["given", "unfetched", "no_room"];
 mod tests {
     use std::time::Duration;
 
-    use bytes::Bytes;
-    use holdline_twilio::Document;
-
     use super::*;
-    use crate::answer::AnsweredBy;
 
     fn memory() -> LateAnswers {
         LateAnswers::new(Arc::new(Metrics::new().unwrap()))
@@ -233,6 +353,33 @@ mod tests {
         assert!(memory.look("d").is_none());
         memory.end("unknown", answered());
         assert!(memory.look("unknown").is_none());
+    }
+
+    #[test]
+    fn another_process_goes_on_with_it() {
+        let (old, new) = (memory(), memory());
+        old.begin("answered", Subject::example(), at(10));
+        old.end("answered", answered());
+        old.begin("running", Subject::example(), at(10));
+        let (heir, mut news) = mpsc::channel(8);
+        let through_the_wire = |news: News| {
+            let text = serde_json::to_string(&news).unwrap();
+            new.take_in(serde_json::from_str(&text).unwrap());
+        };
+        old.bequeath(heir).into_iter().for_each(through_the_wire);
+        assert!(matches!(new.look("answered"), Some(Late::Answered(_))));
+        assert!(matches!(new.look("running"), Some(Late::Running)));
+        old.begin("later", Subject::example(), at(10));
+        old.end("running", answered());
+        while let Ok(news) = news.try_recv() {
+            through_the_wire(news);
+        }
+        assert!(matches!(new.look("running"), Some(Late::Answered(_))));
+        assert!(matches!(new.look("later"), Some(Late::Running)));
+        assert!(old.is_asking() && !new.is_asking());
+        assert!(old.sweep(at(11)).is_empty(), "it is the other's to tell");
+        new.orphan();
+        assert!(matches!(new.look("later"), Some(Late::GivenUp { may_have_run: true })));
     }
 
     #[test]

@@ -7,14 +7,13 @@
 //! notice waits, in nobody's line, as long as the caller may come back, and is withdrawn when the origin
 //! answers after all.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use holdline_policy::Row;
-use holdline_twilio::{AccountSid, CallSid, Form};
+use holdline_twilio::Form;
+use serde::{Deserialize, Serialize};
 
-use super::exchange::Outgoing;
 use super::{Question, Relay, delivery, hold};
 use crate::answer::{Answer, AnsweredBy};
 use crate::spool::{Delivery, Kind, State, unix_ms};
@@ -35,15 +34,19 @@ enum What {
 }
 
 /// A visit that a notice may be about, once nobody asks any more.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Subject {
     row: String,
     /// Whether the application is told of an answer that nobody fetched.
     tells_what_was_not_fetched: bool,
-    account: Option<AccountSid>,
-    call: Option<CallSid>,
+    account: Option<String>,
+    call: Option<String>,
     arrived: SystemTime,
-    outgoing: Arc<Outgoing>,
+    delivery: String,
+    method: String,
+    target: String,
+    /// What was sent, as a notice tells it.
+    sent: String,
 }
 
 // === impl Subject ===
@@ -51,8 +54,7 @@ pub(crate) struct Subject {
 impl Subject {
     /// How much memory it keeps.
     pub(super) fn bytes(&self) -> usize {
-        let outgoing = &self.outgoing;
-        outgoing.fields.len() + outgoing.target.len() + outgoing.body.len()
+        self.target.len() + self.sent.len()
     }
 }
 
@@ -60,25 +62,16 @@ impl Subject {
 impl Subject {
     /// One for tests in which it does not matter.
     pub(super) fn example() -> Subject {
-        let outgoing = Outgoing {
-            method: http::Method::POST,
-            target: "/x".into(),
-            fields: Vec::new(),
-            body: Bytes::new(),
-            delivery: "d".into(),
-            evidence: None,
-            client: None,
-            proto: "https",
-            repeatable: true,
-        };
-        let (account, call, arrived) = (None, None, SystemTime::UNIX_EPOCH);
         Subject {
             row: "a".into(),
             tells_what_was_not_fetched: false,
-            account,
-            call,
-            arrived,
-            outgoing: Arc::new(outgoing),
+            account: None,
+            call: None,
+            arrived: SystemTime::UNIX_EPOCH,
+            delivery: "d".into(),
+            method: "POST".into(),
+            target: "/x".into(),
+            sent: String::new(),
         }
     }
 }
@@ -140,15 +133,18 @@ impl Relay {
 
     /// The visit as a notice tells of it.
     pub(super) fn subject(&self, question: &Question<'_>) -> Subject {
-        let visit = &question.visit;
+        let (visit, outgoing) = (&question.visit, &question.outgoing);
         let ago = self.clock.now().since(visit.arrival.at);
         Subject {
             row: question.row.name.clone(),
             tells_what_was_not_fetched: question.row.tells_what_was_not_fetched(),
-            account: visit.account,
-            call: visit.call,
+            account: visit.account.map(|sid| sid.to_string()),
+            call: visit.call.map(|sid| sid.to_string()),
             arrived: SystemTime::now() - ago,
-            outgoing: question.outgoing.clone(),
+            delivery: outgoing.delivery.clone(),
+            method: outgoing.method.to_string(),
+            target: outgoing.target.clone(),
+            sent: String::from_utf8_lossy(&outgoing.body).into_owned(),
         }
     }
 
@@ -158,10 +154,8 @@ impl Relay {
     }
 
     fn notice(&self, subject: &Subject, what: What, answer: &Answer, wait: Duration) -> Delivery {
-        let Subject { row, account, call, arrived, outgoing, .. } = subject;
-        let [account, call] = [account.map(|sid| sid.to_string()), call.map(|sid| sid.to_string())];
-        let at = humantime::format_rfc3339_millis(*arrived).to_string();
-        let sent = String::from_utf8_lossy(&outgoing.body);
+        let Subject { row, account, call, .. } = subject;
+        let at = humantime::format_rfc3339_millis(subject.arrived).to_string();
         let document = match answer {
             Answer::Document { document, .. } => document.bytes().clone(),
             _ => Bytes::new(),
@@ -170,22 +164,22 @@ impl Relay {
         let mut form = Form::from_pairs([
             ("Notice", what.name()),
             ("Row", row),
-            ("Delivery", &outgoing.delivery),
+            ("Delivery", &subject.delivery),
             ("At", &at),
-            ("Method", outgoing.method.as_str()),
-            ("Target", &outgoing.target),
-            ("Sent", &sent),
+            ("Method", &subject.method),
+            ("Target", &subject.target),
+            ("Sent", &subject.sent),
             ("AnsweredBy", answer.by().name()),
             ("Answer", &answered),
         ]);
-        for (name, value) in [("CallSid", &call), ("AccountSid", &account)] {
+        for (name, value) in [("CallSid", call), ("AccountSid", account)] {
             if let Some(value) = value {
                 form.push(name, value);
             }
         }
         let mut fields = Vec::new();
         push_field(&mut fields, "content-type", b"application/x-www-form-urlencoded");
-        let id = self.notice_id(&outgoing.delivery, what);
+        let id = self.notice_id(&subject.delivery, what);
         Delivery {
             place: self.spool.next_place(),
             kind: Kind::Notice,
@@ -193,8 +187,8 @@ impl Relay {
             order: call.clone().filter(|_| wait.is_zero()).unwrap_or_else(|| id.clone()),
             id,
             row: row.clone(),
-            account,
-            call,
+            account: account.clone(),
+            call: call.clone(),
             method: "POST".to_owned(),
             target: PATH.to_owned(),
             fields,

@@ -98,6 +98,8 @@ pub struct Spool {
     taken_ms: AtomicI64,
     /// Whether callbacks are no longer replayed, because the process ends.
     stopping: AtomicBool,
+    /// Whether the right to replay is left to another process.
+    yielding: AtomicBool,
     /// Tries under way.
     tries: AtomicU64,
     metrics: Arc<Metrics>,
@@ -163,6 +165,7 @@ impl Spool {
             shared_ms: AtomicI64::new(0),
             taken_ms: AtomicI64::new(0),
             stopping: AtomicBool::new(false),
+            yielding: AtomicBool::new(false),
             tries: AtomicU64::new(0),
             metrics,
         });
@@ -311,6 +314,11 @@ impl Spool {
     pub fn stop_replaying(&self) {
         self.stopping.store(true, Ordering::Release);
         self.arrived.notify_one();
+    }
+
+    /// Leaves the right to replay to another process. For when nothing is being tried any more.
+    pub fn yield_replay(&self) {
+        self.yielding.store(true, Ordering::Release);
     }
 
     /// Waits until everything handed over is on disk, and closes it. Nothing is kept after this.

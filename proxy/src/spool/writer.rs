@@ -105,7 +105,7 @@ impl Writer {
     async fn open(&mut self) -> Result<Open, OpenFault> {
         let begun = Instant::now();
         let io = |error| OpenFault::Io { file: self.location.file(), error };
-        if self.lock.is_none() {
+        if self.lock.is_none() && !self.spool.yielding.load(Ordering::Acquire) {
             self.lock = self.location.lock().map_err(io)?;
         }
         let (mut connection, aside) = self.location.open(self.lock.as_ref()).await?;
@@ -161,7 +161,12 @@ impl Writer {
                 biased;
                 _ = lock.tick() => {
                     let known = self.know_of_others(&mut open).await;
-                    match (known, self.lock.is_some()) {
+                    let yielding = self.spool.yielding.load(Ordering::Acquire);
+                    if yielding && self.lock.take().is_some() {
+                        self.spool.set_condition(Condition::Appending);
+                        tracing::info!("the spool is replayed from elsewhere");
+                    }
+                    match (known, self.lock.is_some() || yielding) {
                         (Ok(()), false) => self.take_over(&mut open).await,
                         (known, _) => self.report(known),
                     }

@@ -1,16 +1,18 @@
 //! What the verdict counts: outcomes in a row, and calls that speak.
 
+use serde::{Deserialize, Serialize};
+
 use super::words::Grade;
 
 /// Truly consecutive outcomes of one kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Streak {
     pub(super) good: u32,
     pub(super) bad: u32,
 }
 
 /// Whether one call or more than one was seen. Two are all that is ever asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) enum Calls {
     #[default]
     None,

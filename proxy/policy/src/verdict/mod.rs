@@ -17,13 +17,15 @@ mod tests;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::moment::Moment;
 use crate::window::Window;
 use counts::{Calls, Streak};
 pub use words::{Cause, Change, Grade, Observation, Phase, Reason, Thresholds};
 
 /// The belief about one upstream, with all it rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     phase: Phase,
     since: Moment,
@@ -74,6 +76,14 @@ impl Verdict {
             flaps: 0,
             flap_forgotten: now,
         }
+    }
+
+    /// The belief as another process goes on with it that made none of the attempts it rests on: those
+    /// that hang end elsewhere, and none of them is heard of again.
+    #[must_use]
+    pub fn inherited(self, now: Moment) -> Verdict {
+        let phase = if self.phase == Phase::Stuck { Phase::Doubtful } else { self.phase };
+        Verdict { phase, hanging: 0, hanging_calls: Calls::None, counted_from: now, ..self }
     }
 
     /// What is believed.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::backoff::Backoff;
 use crate::moment::Moment;
 
@@ -76,7 +78,7 @@ pub enum Observation {
 }
 
 /// Why an upstream was taken down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
     /// Live attempts failed.
     Traffic,
@@ -85,7 +87,7 @@ pub enum Cause {
 }
 
 /// What is believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Nothing speaks against it.
     Well,
@@ -111,7 +113,7 @@ pub enum Phase {
 }
 
 /// Why a verdict changed, with the numbers behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// One bad or slow observation.
     FirstDoubt,
@@ -150,7 +152,7 @@ pub enum Reason {
 }
 
 /// A change of verdict. No change, no noise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// What was believed.
     pub from: Phase,

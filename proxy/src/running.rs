@@ -1,0 +1,328 @@
+//! A process that serves: it accepts, reads its configuration anew, leaves everything to another process,
+//! and ends.
+//!
+//! On SIGTERM the edge first says that it is not ready, takes visits for the drain time and asks clients
+//! to connect elsewhere, closes its listeners, and ends the moment the last visit has been answered. After
+//! an upgrade nobody is sent away: clients are asked to connect anew, to the same address, as each gets
+//! its answer.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use holdline_policy::Kind;
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::HttpProxy;
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::admin::{self, Control};
+use crate::answer::AnsweredBy;
+use crate::assembly::Lasting;
+use crate::config::Stop;
+use crate::edge::Edge;
+use crate::handover::{Estate, Heir, Plane, own_program};
+use crate::listener::clients::Clients;
+use crate::listener::{Door, Listener, http2_options, keep_certificates};
+use crate::reload::Reload;
+use crate::workers::{Handles, Workers};
+use crate::{Current, systemd};
+
+/// Idle upstream connections kept for streaming.
+const POOL: usize = 128;
+/// How long closing the spool may take.
+const CLOSE: Duration = Duration::from_secs(2);
+/// How often the end of the last visit is looked for while stopping.
+const IDLE_CHECK: Duration = Duration::from_millis(5);
+/// How long deliveries under way may keep another process from replaying: as long as one may take.
+const LAST_TRIES: Duration = Duration::from_secs(45);
+/// How long a process that was taken over from lives on at most: as long as the longest hold.
+const LIVES_ON: Duration = Duration::from_secs(180);
+/// News of held visits that may wait to be told to another process.
+const NEWS: usize = 16_384;
+
+/// What a process runs on.
+pub struct Parts {
+    /// The configuration in force.
+    pub current: Current,
+    /// Reads it anew.
+    pub reload: Arc<Reload>,
+    /// What outlives it.
+    pub lasting: Lasting,
+    /// Where clients come in.
+    pub listeners: Arc<[Arc<Listener>]>,
+    /// Where operators do.
+    pub admin: TcpListener,
+}
+
+/// A request for an upgrade; answered with the id of the process that has taken over.
+pub type UpgradeAsked = oneshot::Sender<Result<u32, String>>;
+
+/// A process that serves.
+pub struct Running {
+    parts: Parts,
+    program: Option<PathBuf>,
+    workers: Handles,
+    clients: Arc<Clients>,
+    door: Arc<Door>,
+    /// Says that answers ask clients to connect anew.
+    leaving: watch::Sender<bool>,
+    accepting: Accepting,
+    upgrades: mpsc::Receiver<UpgradeAsked>,
+    ask_for_upgrade: mpsc::Sender<UpgradeAsked>,
+}
+
+/// Everything that accepts.
+struct Accepting {
+    /// Says that nothing is accepted any more.
+    closed: watch::Sender<bool>,
+    public: JoinSet<std::io::Result<()>>,
+    admin: JoinHandle<()>,
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Starts to accept.
+    pub fn begin(workers: &Workers, parts: Parts) -> anyhow::Result<Running> {
+        let clients = Arc::new(Clients::default());
+        let (leaving, leaves) = watch::channel(false);
+        let door = Arc::new(Door {
+            current: parts.current.clone(),
+            proxy: Arc::new(framework(&parts.current)),
+            clients: clients.clone(),
+            leaving: leaves,
+            metrics: parts.lasting.metrics.clone(),
+            clock: parts.lasting.clock,
+        });
+        let (ask_for_upgrade, upgrades) = mpsc::channel(1);
+        let workers = workers.handles().clone();
+        let accepting = accept(&parts, &door, &workers, &ask_for_upgrade)?;
+        let certificates =
+            keep_certificates(parts.listeners.clone(), parts.lasting.metrics.clone());
+        tokio::spawn(certificates);
+        parts.lasting.ready.store(true, Ordering::Release);
+        Ok(Running {
+            program: own_program(),
+            parts,
+            workers,
+            clients,
+            door,
+            leaving,
+            accepting,
+            upgrades,
+            ask_for_upgrade,
+        })
+    }
+
+    /// Serves until a signal ends that, or another process has taken over.
+    pub async fn until_stopped(mut self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut upgrade = signal(SignalKind::user_defined2())?;
+        // A limit on the size of files is a full disk like any other, and no reason to end.
+        let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
+        loop {
+            let asked = tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => {
+                    // What came of it is in the log.
+                    let _ = self.parts.reload.now().await;
+                    continue;
+                }
+                _ = upgrade.recv() => None,
+                asked = self.upgrades.recv() => asked,
+                Some(ended) = self.accepting.public.join_next() => {
+                    anyhow::bail!("a public listener ended: {ended:?}");
+                }
+            };
+            let handed = self.hand_over().await.map_err(|error| format!("{error:#}"));
+            if let Some(asked) = asked {
+                // Whoever asked may have gone.
+                let _ = asked.send(handed.as_ref().map(|handed| handed.id).map_err(Clone::clone));
+            }
+            match handed {
+                Err(error) => tracing::error!(error, "not upgraded; this process goes on"),
+                Ok(handed) => {
+                    tokio::select! {
+                        () = self.live_on(handed) => {}
+                        _ = terminate.recv() => {}
+                    }
+                    return self.end(Stop { drain: Duration::ZERO, grace: CLOSE }).await;
+                }
+            }
+        }
+        let stop = self.parts.current.load().stop;
+        tracing::info!("stopping: not ready any more, visits are still taken");
+        systemd::stopping();
+        self.parts.lasting.ready.store(false, Ordering::Release);
+        let _ = self.leaving.send(true);
+        sleep(stop.drain).await;
+        self.end(stop).await
+    }
+
+    /// Leaves everything to a new process. If that fails, nothing has changed.
+    async fn hand_over(&mut self) -> anyhow::Result<Handed> {
+        let lasting = &self.parts.lasting;
+        let program = self.program.as_deref().context("it is not known which program this is")?;
+        let elapsed = lasting.clock.now().since_start();
+        let mut heir = Heir::start(
+            program,
+            self.parts.reload.file(),
+            self.sockets()?,
+            elapsed,
+            &lasting.hold_key,
+        )
+        .await?;
+        // From here until the new process accepts, clients wait in the sockets' queues.
+        self.accepting.stop().await;
+        let (news, told) = mpsc::channel(NEWS);
+        let late = lasting.late.bequeath(news);
+        let estate = Estate { health: lasting.watch.health(), late };
+        if let Err(error) = heir.inherit(&estate).await {
+            lasting.late.disinherit();
+            heir.end().await;
+            self.accepting = accept(&self.parts, &self.door, &self.workers, &self.ask_for_upgrade)?;
+            return Err(error);
+        }
+        let id = heir.id();
+        systemd::replaced_by(id);
+        tracing::info!(id, "another process has taken over");
+        Ok(Handed { id, telling: tokio::spawn(heir.keep_telling(told)) })
+    }
+
+    /// Every socket, with what it is for and where it was configured to listen.
+    fn sockets(&self) -> anyhow::Result<Vec<(Plane, TcpListener)>> {
+        let fixed = self.parts.reload.fixed();
+        let mut sockets = vec![(Plane::Admin(fixed.admin()), self.parts.admin.try_clone()?)];
+        for (address, listener) in fixed.public().iter().zip(self.parts.listeners.iter()) {
+            let socket = listener.socket()?.context("a listener is closed")?;
+            sockets.push((Plane::Public(*address), socket));
+        }
+        Ok(sockets)
+    }
+
+    /// Ends what was begun, after another process has taken over.
+    async fn live_on(&self, handed: Handed) {
+        let _ = self.leaving.send(true);
+        self.parts.listeners.iter().for_each(|listener| listener.close());
+        let (spool, late) = (&self.parts.lasting.spool, &self.parts.lasting.late);
+        spool.stop_replaying();
+        let _ = timeout(LAST_TRIES, until(|| !spool.is_trying())).await;
+        spool.yield_replay();
+        let over = until(|| !self.is_busy() && self.clients.count() == 0 && !late.is_asking());
+        let _ = timeout(LIVES_ON, over).await;
+        late.disinherit();
+        // It has been told everything when this ends.
+        let _ = timeout(CLOSE, handed.telling).await;
+    }
+
+    fn is_busy(&self) -> bool {
+        let lasting = &self.parts.lasting;
+        lasting.metrics.visits_in_flight.get() > 0 || lasting.spool.is_trying()
+    }
+
+    /// Accepts no more, and waits for what is under way.
+    async fn end(mut self, stop: Stop) -> anyhow::Result<()> {
+        self.parts.listeners.iter().for_each(|listener| listener.close());
+        self.accepting.stop_public().await;
+        self.clients.end_idle();
+        let spool = &self.parts.lasting.spool;
+        spool.stop_replaying();
+        let in_time = timeout(stop.grace, until(|| !self.is_busy())).await.is_ok();
+        // Whatever was acknowledged is on disk already; this only leaves a tidy file.
+        let _ = timeout(CLOSE, spool.close()).await;
+        let relay = &self.parts.current.load().relay;
+        let answered = |by| relay.row_counts.answered(Kind::Synchronous, by);
+        tracing::info!(
+            steered = answered(AnsweredBy::Origin) + answered(AnsweredBy::Monitor),
+            held = answered(AnsweredBy::Hold),
+            dropped = answered(AnsweredBy::Canned),
+            in_time,
+            "stopped"
+        );
+        Ok(())
+    }
+}
+
+/// A process that has taken over.
+struct Handed {
+    id: u32,
+    /// Tells it what comes of what was begun.
+    telling: JoinHandle<()>,
+}
+
+// === impl Accepting ===
+
+impl Accepting {
+    /// Ends everything that accepts; the sockets stay open.
+    async fn stop(&mut self) {
+        self.admin.abort();
+        self.stop_public().await;
+    }
+
+    async fn stop_public(&mut self) {
+        let _ = self.closed.send(true);
+        while self.public.join_next().await.is_some() {}
+    }
+}
+
+/// Starts everything that accepts.
+fn accept(
+    parts: &Parts,
+    door: &Arc<Door>,
+    workers: &Handles,
+    upgrade: &mpsc::Sender<UpgradeAsked>,
+) -> anyhow::Result<Accepting> {
+    let (closed, closes) = watch::channel(false);
+    let mut public = JoinSet::new();
+    for (number, listener) in parts.listeners.iter().enumerate() {
+        let accept = listener.clone().accept(door.clone(), workers.clone(), closes.clone());
+        public.spawn_on(accept, workers.of(number));
+    }
+    let socket = parts.admin.try_clone()?;
+    socket.set_nonblocking(true)?;
+    let socket = tokio::net::TcpListener::from_std(socket)?;
+    let router = admin::router(Control {
+        current: parts.current.clone(),
+        reload: parts.reload.clone(),
+        clients: door.clients.clone(),
+        upgrade: upgrade.clone(),
+    });
+    let admin = tokio::spawn(async move {
+        if let Err(error) = axum::serve(socket, router).await {
+            tracing::error!(%error, "the admin plane ended");
+        }
+    });
+    Ok(Accepting { closed, public, admin })
+}
+
+/// The framework, which speaks HTTP with clients and streams what is only passed through.
+fn framework(current: &Current) -> HttpProxy<Edge> {
+    let conf = ServerConf { upstream_keepalive_pool_size: POOL, ..ServerConf::default() };
+    let mut proxy = HttpProxy::new(Edge(current.clone()), Arc::new(conf));
+    let mut options = HttpServerOptions::default();
+    // Whether HTTP/2 is taken without TLS each listener says for itself.
+    options.h2c = true;
+    options.h2_idle_timeout = Some(current.load().limits.idle);
+    proxy.server_options = Some(options);
+    proxy.h2_options = Some(http2_options());
+    proxy.handle_init_modules();
+    proxy
+}
+
+/// Waits until something is so.
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        sleep(IDLE_CHECK).await;
+    }
+}
