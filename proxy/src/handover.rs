@@ -175,9 +175,8 @@ impl Heir {
     async fn hear(&mut self, expected: &Word, within: Duration) -> anyhow::Result<()> {
         let mut line = String::new();
         let read = timeout(within, self.stream.read_line(&mut line)).await;
-        let length =
-            read.with_context(|| format!("the new process was silent for {within:?}"))??;
-        if length == 0 {
+        let read = read.with_context(|| format!("the new process was silent for {within:?}"))?;
+        if !matches!(read, Ok(length) if length > 0) {
             let status = self.child.wait().await?;
             bail!("the new process has ended ({status}); its log says why");
         }
