@@ -5,6 +5,7 @@
 //! misbehaves in a stated way. Calls are made by `twilio-sim`. Every port is one that was free; nothing
 //! waits by sleeping for what it can wait for by looking.
 
+pub mod cloudflare;
 pub mod edge;
 pub mod load;
 pub mod name_server;
@@ -13,17 +14,20 @@ pub mod program;
 pub mod reports;
 pub mod requests;
 pub mod stand_in;
+pub mod tls_client;
 pub mod tls_front;
 pub mod tools;
 pub mod wire;
 pub mod world;
 
+pub use cloudflare::Cloudflare;
 pub use edge::Edge;
 pub use load::{Load, Tally};
 pub use name_server::NameServer;
 pub use program::Program;
 pub use reports::{Report, Sender, Taken, Taker, Taking};
 pub use stand_in::{Manner, StandIn};
+pub use tls_client::TlsClient;
 pub use tls_front::{Authority, TlsFront};
 pub use wire::Wire;
 pub use world::{Part, Plan, World};

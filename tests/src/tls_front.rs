@@ -1,10 +1,13 @@
 //! TLS in front of a plain server, with certificates of an authority made for the test.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -29,6 +32,7 @@ impl Authority {
     /// A new one.
     pub fn new() -> anyhow::Result<Authority> {
         let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, "an authority for tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Ok(Authority(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
     }
@@ -36,6 +40,17 @@ impl Authority {
     /// Its certificate, as PEM.
     pub fn pem(&self) -> String {
         self.0.pem()
+    }
+
+    /// Writes a certificate for these names, and its key, to `NAME.pem` and `NAME.key` in a folder.
+    pub fn issue(&self, names: &[&str], file: &str, folder: &Path) -> anyhow::Result<()> {
+        let key = KeyPair::generate()?;
+        let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let certificate = CertificateParams::new(names)?.signed_by(&key, &self.0)?;
+        std::fs::write(folder.join(format!("{file}.pem")), certificate.pem() + &self.pem())?;
+        let place = folder.join(format!("{file}.key"));
+        std::fs::write(&place, key.serialize_pem())?;
+        Ok(std::fs::set_permissions(place, Permissions::from_mode(0o600))?)
     }
 
     fn server_config(&self, name: &str) -> anyhow::Result<ServerConfig> {

@@ -261,6 +261,23 @@ impl World {
         Edge::start(label, &self.folder.path().join(CONFIG), &self.edge_environment).await
     }
 
+    /// The same, with these environment variables too.
+    pub async fn another_edge_with(
+        &self,
+        label: &str,
+        more: &[(&'static str, String)],
+    ) -> anyhow::Result<Edge> {
+        let mut environment = self.edge_environment.clone();
+        environment.extend(more.iter().cloned());
+        Edge::start(label, &self.config(), &environment).await
+    }
+
+    /// Lets calls go somewhere else than to the edge itself.
+    pub fn calls_go_to(&mut self, address: SocketAddr) -> anyhow::Result<()> {
+        self.company = open(self.seed, Some(address), 20.0)?;
+        Ok(())
+    }
+
     /// Lets the edge's disk fail from now on: `write`, `sync`, `full` or `half`; nothing mends it.
     pub fn disk(&self, fault: &str) -> anyhow::Result<()> {
         // Put in place as a whole, because it is read at any moment.

@@ -5,13 +5,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holdline_policy::Moment;
 use pingora_core::apps::{HttpServerApp as _, ServerApp as _};
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::clients::Client;
 use super::head::{Reader, Whole, Wrong};
@@ -24,7 +26,9 @@ use crate::edge::ANSWERED_BY;
 /// What a client that knows HTTP/2 begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What is still read of a request that was refused, so that the refusal is not lost with it.
-const LEFTOVER: usize = 256 * 1024;
+const LEFTOVER: u64 = 256 * 1024;
+/// How long whoever is turned away is listened to: his place is wanted.
+const TURNED_AWAY: Duration = Duration::from_millis(500);
 
 /// A connection whose client is known.
 pub(super) struct Connection {
@@ -172,24 +176,26 @@ impl Connection {
     /// Says why a request is not taken, and ends the connection.
     async fn refuse(mut self, refusal: Refusal, limits: &Limits) {
         self.door.metrics.refusal(refusal);
-        let text = refusal_text(refusal);
-        let farewell = async {
-            self.wire.write_all(&text).await?;
-            self.wire.shutdown().await?;
-            // Closing with something unread would take the refusal back.
-            let mut read = 0;
-            while read < LEFTOVER {
-                match self.wire.read_ahead().await? {
-                    0 => break,
-                    length => read += length,
-                }
-                self.wire.ahead.clear();
-            }
-            io::Result::Ok(())
-        };
-        // The client may be gone; there is nobody else to tell.
-        let _ = fast_timeout(limits.head_time, farewell).await;
+        self.wire.ahead.clear();
+        say_and_close(&mut self.wire, &refusal_text(refusal), limits.head_time).await;
     }
+}
+
+/// Says a last word and closes. What the client still sends is read meanwhile: closing with something
+/// unread would take the word back.
+async fn say_and_close(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    text: &[u8],
+    within: Duration,
+) {
+    let farewell = async {
+        stream.write_all(text).await?;
+        stream.shutdown().await?;
+        let mut unread = stream.take(LEFTOVER);
+        tokio::io::copy(&mut unread, &mut tokio::io::sink()).await
+    };
+    // The client may be gone; there is nobody else to tell.
+    let _ = fast_timeout(within, farewell).await;
 }
 
 /// A refusal on the wire, for a request that the framework never saw.
@@ -209,7 +215,8 @@ fn refusal_text(refusal: Refusal) -> Vec<u8> {
     [head.as_bytes(), &body].concat()
 }
 
-/// The words for a connection that finds no place.
-pub(super) fn no_room() -> Vec<u8> {
-    refusal_text(Refusal::TooManyConnections)
+/// Tells a client that there is no place.
+pub(super) async fn turn_away(mut stream: TcpStream, limits: &Limits) {
+    let text = refusal_text(Refusal::TooManyConnections);
+    say_and_close(&mut stream, &text, limits.head_time.min(TURNED_AWAY)).await;
 }

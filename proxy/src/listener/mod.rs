@@ -23,7 +23,7 @@ use arc_swap::ArcSwap;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_proxy::HttpProxy;
 use pingora_timeout::fast_timeout::fast_timeout;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -31,12 +31,12 @@ use tokio_util::either::Either;
 
 use crate::Current;
 use crate::clock::Clock;
-use crate::config::ListenerConfig;
+use crate::config::{Limits, ListenerConfig};
 use crate::edge::Edge;
 use crate::telemetry::Metrics;
 use crate::workers::{Handles, Load};
 use clients::{Clients, Seat};
-use connection::{Connection, no_room};
+use connection::{Connection, turn_away};
 use proxy_protocol::Said;
 use tls::{Stamp, TlsFiles};
 pub use wire::client;
@@ -230,7 +230,7 @@ impl Listener {
         let limits = door.current.load().limits;
         let Some((seat, made_room)) = door.clients.admit(limits.connections) else {
             door.metrics.closed(Closed::TooMany);
-            return self.turn_away(stream).await;
+            return self.turn_away(stream, &limits).await;
         };
         if made_room {
             door.metrics.closed(Closed::MadeRoom);
@@ -264,7 +264,7 @@ impl Listener {
         }
         let most = (!trust.includes(address)).then_some(limits.connections_per_address);
         let Some(client) = seat.take(address, most, door.clock.now()) else {
-            self.turn_away(stream).await;
+            self.turn_away(stream, &limits).await;
             return Err(Closed::TooManyFromAddress);
         };
         drop(current);
@@ -282,11 +282,9 @@ impl Listener {
     }
 
     /// Tells a client that there is no place, where it can be told without a greeting.
-    async fn turn_away(&self, mut stream: TcpStream) {
+    async fn turn_away(&self, stream: TcpStream, limits: &Limits) {
         if !self.is_tls() {
-            // It is in vain if the client is gone, and bounded by the socket's buffer otherwise.
-            let _ = stream.try_write(&no_room());
-            let _ = stream.shutdown().await;
+            turn_away(stream, limits).await;
         }
     }
 }
