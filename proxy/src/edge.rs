@@ -24,6 +24,7 @@ use crate::config::{Unlisted, Worth};
 use crate::ingress::{Arrival, Head, passes_on};
 use crate::listener;
 use crate::listener::clients::Busy;
+use crate::listener::head::Malformed;
 use crate::record::Record;
 use crate::{Current, Holdline};
 
@@ -342,6 +343,9 @@ async fn read_body(
     if declared.is_some_and(|length| length > limit) {
         return Err(Refusal::BodyTooLarge);
     }
+    // The client may as well have gone away; then nobody hears of it.
+    let chunked = request.headers.contains_key(header::TRANSFER_ENCODING);
+    let broken = if chunked { Refusal::Malformed(Malformed::Chunks) } else { Refusal::BadRequest };
     let expects = request
         .headers
         .get(header::EXPECT)
@@ -353,9 +357,7 @@ async fn read_body(
         }
         let mut first: Option<Bytes> = None;
         let mut whole = BytesMut::new();
-        while let Some(piece) =
-            session.read_request_body().await.map_err(|_| Refusal::BadRequest)?
-        {
+        while let Some(piece) = session.read_request_body().await.map_err(|_| broken)? {
             let before = first.as_ref().map_or(whole.len(), Bytes::len);
             if before + piece.len() > limit {
                 return Err(Refusal::BodyTooLarge);

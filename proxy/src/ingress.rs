@@ -202,10 +202,6 @@ fn tidied(path: &str) -> String {
                 decoded.push((high * 16 + low) as u8);
                 at += 3;
             }
-            (b'\\', ..) => {
-                decoded.push(b'/');
-                at += 1;
-            }
             (byte, ..) => {
                 decoded.push(byte);
                 at += 1;
@@ -214,7 +210,7 @@ fn tidied(path: &str) -> String {
     }
     let decoded = String::from_utf8_lossy(&decoded);
     let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split('/') {
+    for segment in decoded.split(['/', '\\']) {
         match segment {
             "" | "." => {}
             ".." => drop(segments.pop()),
@@ -364,6 +360,7 @@ mod tests {
             "/calls/7/incoming/",
             "/a/../calls/7/incoming?x",
             "/calls%2F7/incoming",
+            "/calls%5C7\\incoming",
         ] {
             assert!(head(target, &host).resembles_a_row(&catalogue), "{target}");
         }

@@ -6,6 +6,7 @@
 //! waits by sleeping for what it can wait for by looking.
 
 pub mod cloudflare;
+pub mod echo;
 pub mod edge;
 pub mod load;
 pub mod name_server;
@@ -21,6 +22,7 @@ pub mod wire;
 pub mod world;
 
 pub use cloudflare::Cloudflare;
+pub use echo::{Echo, Read};
 pub use edge::Edge;
 pub use load::{Load, Tally};
 pub use name_server::NameServer;

@@ -159,7 +159,8 @@ fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     Ok((ticks(11).context("no user time")? + ticks(12).context("no system time")?) / TICKS)
 }
 
-fn resident_mb(pid: u32) -> anyhow::Result<f64> {
+/// Memory that a process holds, in MB.
+pub fn resident_mb(pid: u32) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.split_whitespace().next().context("no number")?.parse::<f64>()? / 1024.0)

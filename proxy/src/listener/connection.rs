@@ -15,8 +15,9 @@ use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::chunks::Chunks;
 use super::clients::Client;
-use super::head::{Reader, Whole, Wrong};
+use super::head::{Malformed, Reader, Whole, Wrong};
 use super::wire::Wire;
 use super::{Closed, Door};
 use crate::answer::{Answer, AnsweredBy, Refusal};
@@ -109,6 +110,12 @@ impl Connection {
             Ok(Err(_)) => Next::Over(None),
             Ok(Ok(None)) => Next::Http2,
             Ok(Ok(Some(Ok(whole)))) => {
+                let mut chunks = Chunks::default();
+                let body = self.wire.ahead.get(whole.end..).unwrap_or_default();
+                if whole.is_chunked && chunks.read(body).is_err() {
+                    return Next::Refused(Refusal::Malformed(Malformed::Chunks));
+                }
+                self.wire.chunks = whole.is_chunked.then_some(chunks);
                 self.shorten(&whole);
                 Next::Head(began)
             }

@@ -46,6 +46,9 @@ pub enum Malformed {
     /// A transfer coding that is not `chunked` said once, or in HTTP/1.0.
     #[error("the only Transfer-Encoding there may be is chunked, once, in HTTP/1.1")]
     Coding,
+    /// Chunks without a size, or that do not end where they say.
+    #[error("the chunks of the body are malformed")]
+    Chunks,
 }
 
 /// How large a head may be.
@@ -73,6 +76,8 @@ pub struct Whole {
     pub end: usize,
     /// Where scheme and host stand in an absolute target; without them it is a path.
     pub authority: Option<(usize, usize)>,
+    /// Whether the body comes in chunks.
+    pub is_chunked: bool,
 }
 
 /// Reads a head as it arrives.
@@ -96,7 +101,7 @@ pub struct Reader {
 
 impl Malformed {
     /// All of them.
-    pub const ALL: [Malformed; 12] = [
+    pub const ALL: [Malformed; 13] = [
         Malformed::LineEnd,
         Malformed::RequestLine,
         Malformed::Version,
@@ -109,6 +114,7 @@ impl Malformed {
         Malformed::Length,
         Malformed::LengthAndCoding,
         Malformed::Coding,
+        Malformed::Chunks,
     ];
 
     /// Its name in metrics and logs.
@@ -126,6 +132,7 @@ impl Malformed {
             Malformed::Length => "bad_length",
             Malformed::LengthAndCoding => "length_and_coding",
             Malformed::Coding => "bad_coding",
+            Malformed::Chunks => "bad_chunks",
         }
     }
 }
@@ -155,7 +162,11 @@ impl Reader {
                 self.request_line(line, start)?;
             } else if line.is_empty() {
                 self.whole(bytes)?;
-                return Ok(Some(Whole { end: self.at, authority: self.authority }));
+                return Ok(Some(Whole {
+                    end: self.at,
+                    authority: self.authority,
+                    is_chunked: self.codings > 0,
+                }));
             } else {
                 self.fields += 1;
                 if self.fields > limits.fields {

@@ -7,6 +7,7 @@
 //! Everything on the way has a limit and a time. What a client does before it has sent a request costs
 //! nobody else anything.
 
+pub mod chunks;
 pub mod clients;
 mod connection;
 pub mod head;

@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
+use super::chunks::Chunks;
 use super::clients::Client;
 
 /// Bytes taken from a socket at once while reading ahead.
@@ -36,6 +37,8 @@ pub(super) struct Wire {
     socket: Socket,
     /// What was read and not given on yet.
     pub(super) ahead: BytesMut,
+    /// The framing of the body that is being read, where it comes in chunks.
+    pub(super) chunks: Option<Chunks>,
     client: Arc<ProxyDigest>,
 }
 
@@ -50,7 +53,7 @@ impl Wire {
     pub(super) fn new(socket: Socket, client: Arc<Client>) -> pingora_error::Result<Wire> {
         let unused = Box::new(ResponseHeader::build_no_case(200, Some(0))?);
         let client = Arc::new(ProxyDigest::new(unused, Some(Box::new(client))));
-        Ok(Wire { socket, ahead: BytesMut::new(), client })
+        Ok(Wire { socket, ahead: BytesMut::new(), chunks: None, client })
     }
 
     /// Reads once into what was read ahead. Zero bytes: the other side is done.
@@ -85,7 +88,12 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(context, buffer);
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+            if let Some(chunks) = &mut self.chunks {
+                chunks.read(&buffer.filled()[before..]).map_err(io::Error::other)?;
+            }
+            return Poll::Ready(Ok(()));
         }
         let length = self.ahead.len().min(buffer.remaining());
         buffer.put_slice(&self.ahead[..length]);
