@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use holdline::cli::cloudflare;
 use holdline::cli::spool::SpoolArguments;
 use holdline::config::Config;
 use holdline::handover::Predecessor;
@@ -33,7 +34,7 @@ enum Command {
         take_over: bool,
     },
     /// Checks a configuration, with everything it refers to, and starts nothing.
-    Check(ConfigFile),
+    Check(Checked),
     /// Looks at the callbacks that are kept, sends them again, removes them, carries them elsewhere.
     Spool(Box<SpoolArguments>),
 }
@@ -45,13 +46,38 @@ struct ConfigFile {
     config: PathBuf,
 }
 
+#[derive(Debug, clap::Args)]
+struct Checked {
+    /// The configuration (TOML).
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "HOLDLINE_CONFIG",
+        required_unless_present = "refresh_cloudflare"
+    )]
+    config: Option<PathBuf>,
+    /// Fetches Cloudflare's networks as published now into this file; name it in [trust] cloudflare.
+    #[arg(long, value_name = "FILE")]
+    refresh_cloudflare: Option<PathBuf>,
+    /// Where from: an https URL, or a file with what was fetched elsewhere.
+    #[arg(long, value_name = "SOURCE", default_value = cloudflare::PUBLISHED)]
+    from: String,
+}
+
 /// The configuration is at fault (BSD's sysexits.h: EX_USAGE).
 const FAULTY_CONFIGURATION: u8 = 64;
 
 fn main() -> ExitCode {
     let (file, only_check, take_over) = match Arguments::parse().command {
         Command::Serve { file, take_over } => (file.config, false, take_over),
-        Command::Check(file) => (file.config, true, false),
+        Command::Check(checked) => match (refresh(&checked), checked.config) {
+            (Err(error), _) => {
+                eprintln!("holdline: {error:#}");
+                return ExitCode::FAILURE;
+            }
+            (Ok(()), None) => return ExitCode::SUCCESS,
+            (Ok(()), Some(file)) => (file, true, false),
+        },
         Command::Spool(arguments) => return run_spool_tool(*arguments),
     };
     let config = match Config::load(&file) {
@@ -88,6 +114,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Refreshes Cloudflare's networks, if that was asked for.
+fn refresh(checked: &Checked) -> anyhow::Result<()> {
+    let Some(file) = &checked.refresh_cloudflare else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    say(&runtime.block_on(cloudflare::refresh(file, &checked.from))?);
+    Ok(())
 }
 
 /// Refuses a spool that this version must not touch.

@@ -154,6 +154,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::upstream::http1::Cloudflare;
 
     const DOCUMENT: &str = "<Response><Say>Grüße</Say></Response>";
 
@@ -164,6 +165,7 @@ mod tests {
         let reply = Reply {
             status: 200,
             not_run: false,
+            cloudflare: Cloudflare::No,
             cookies: Vec::new(),
             content_coding: coding.map(value),
             content_type: content_type.map(value),

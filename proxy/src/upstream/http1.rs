@@ -38,6 +38,8 @@ pub struct Reply {
     pub status: u16,
     /// Whether it says that it did not run the request.
     pub not_run: bool,
+    /// What Cloudflare, in front of it, has to do with the answer.
+    pub cloudflare: Cloudflare,
     /// Its cookies.
     pub cookies: Vec<HeaderValue>,
     /// How its body is coded; none if it stands as it is.
@@ -51,6 +53,17 @@ pub struct Reply {
     /// Whether the connection can carry another request: the body was read whole, nothing came after
     /// it, and both ends keep the connection.
     pub keeps: bool,
+}
+
+/// What Cloudflare has to do with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cloudflare {
+    /// Nothing.
+    No,
+    /// It passed through there.
+    Passed,
+    /// It is a challenge instead of an answer: the request was not passed on.
+    Challenged,
 }
 
 /// Why no answer could be read.
@@ -255,6 +268,7 @@ fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Option<Head>
         reply: Reply {
             status,
             not_run: false,
+            cloudflare: Cloudflare::No,
             cookies: Vec::new(),
             content_coding: None,
             content_type: None,
@@ -296,6 +310,10 @@ fn parse_head(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Option<Head>
             head.reply.location = HeaderValue::from_bytes(field.value).ok();
         } else if named(NOT_RUN.as_str()) {
             head.reply.not_run = field.value == b"1";
+        } else if named("cf-mitigated") {
+            head.reply.cloudflare = Cloudflare::Challenged;
+        } else if named("cf-ray") && head.reply.cloudflare == Cloudflare::No {
+            head.reply.cloudflare = Cloudflare::Passed;
         }
     }
     head.reply.keeps = stays && !closes;
