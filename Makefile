@@ -8,6 +8,9 @@
 #   make bench   what the edge costs, beside nginx and Envoy
 #   make bench-failover   what callers get while an origin fails, beside five proxies; QUICK=1 for short
 #   make bench-spool   what it costs to keep callbacks, beside Redis and the disk itself
+#   make bench-front-door   what TLS, HTTP/2, idle connections and slow senders cost, beside nginx
+#   make install   the program, its unit, configuration and documentation below PREFIX (and DESTDIR)
+#   make deb     the same as a Debian package, in target/debian
 #   make setup   what building and testing need; the others call it
 
 CARGO ?= cargo
@@ -15,7 +18,8 @@ TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 export HOLDLINE_ORACLE := $(CURDIR)/target/oracle
 
-.PHONY: run demo test lint fuzz bench bench-failover bench-spool setup setup-build
+.PHONY: run demo test lint fuzz bench bench-failover bench-spool bench-front-door install deb setup \
+	setup-build
 
 run: setup-build
 	$(CARGO) build --workspace --bins
@@ -42,6 +46,7 @@ lint: setup
 # kept under target/fuzz; what makes a target fail is written there as well, and named.
 FUZZ_SECONDS ?= 600
 FUZZ := $(CURDIR)/target/fuzz
+FUZZ_TARGETS := chunks config form head proxy_header route signature token
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
@@ -53,8 +58,8 @@ fuzz_one = mkdir -p $(FUZZ)/found/$(1) && $(FUZZ)/$(HOST)/release/$(1) -max_tota
 fuzz: setup-build
 	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --locked --manifest-path tests/fuzz/Cargo.toml \
 		--target $(HOST) --target-dir $(FUZZ)
-	$(call fuzz_one,document,proxy/twilio/tests/bad_documents static-twiml)
-	$(call fuzz_one,form,tests/fuzz/seeds/form)
+	@$(call fuzz_one,document,proxy/twilio/tests/bad_documents static-twiml)
+	@$(foreach target,$(FUZZ_TARGETS),$(call fuzz_one,$(target),tests/fuzz/seeds/$(target));)
 
 bench: setup
 	tests/setup bench $(TOOLS)
@@ -71,6 +76,31 @@ bench-spool: setup
 	tests/setup bench-spool $(TOOLS)
 	$(CARGO) build --release -p holdline -p holdline-tests --bins
 	target/release/bench-spool
+
+bench-front-door: setup
+	tests/setup bench-front-door $(TOOLS)
+	$(CARGO) build --release -p holdline -p holdline-tests --bins
+	target/release/bench-front-door
+
+PREFIX ?= /usr/local
+DOCUMENTS := README.md CHANGELOG.md config/systemd/environment.example $(wildcard docs/*.md)
+
+install: setup-build
+	$(CARGO) build --release --locked -p holdline
+	install -D -m 0755 target/release/holdline $(DESTDIR)$(PREFIX)/bin/holdline
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d
+	sed 's,/usr/bin/,$(PREFIX)/bin/,; s,/usr/share/,$(PREFIX)/share/,' config/systemd/holdline.service \
+		>$(DESTDIR)$(PREFIX)/lib/systemd/system/holdline.service
+	install -m 0644 config/systemd/holdline.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/holdline.conf
+	install -d $(DESTDIR)$(PREFIX)/share/doc/holdline
+	install -m 0644 $(DOCUMENTS) $(DESTDIR)$(PREFIX)/share/doc/holdline/
+	install -d $(DESTDIR)/etc/holdline
+	test -e $(DESTDIR)/etc/holdline/holdline.toml || \
+		install -m 0644 config/production.toml $(DESTDIR)/etc/holdline/holdline.toml
+
+deb: setup-build
+	tests/setup deb $(TOOLS)
+	cargo-deb --package holdline --locked
 
 setup: setup-build
 	tests/setup test $(TOOLS)

@@ -109,13 +109,17 @@ impl Head<'_> {
         catalogue.find(self.method.as_str(), self.path())
     }
 
-    /// Whether the path, once an application has tidied it up, could be one the catalogue lists. Such
-    /// a request must not pass the proof by being spelled another way.
+    /// Whether the path, as some application may read it, could be one the catalogue lists. Such a
+    /// request must not pass the proof by being spelled another way. One that leads upwards is read in
+    /// too many ways.
     pub fn resembles_a_row(&self, catalogue: &Catalogue) -> bool {
-        let tidy = tidied(self.path());
-        // What the edge itself sends to the application goes below this path.
-        tidy.starts_with(OURS)
-            || !matches!(catalogue.find(self.method.as_str(), &tidy), Found::Unlisted)
+        readings(self.path()).iter().any(|segments| {
+            let path = format!("/{}", segments.join("/"));
+            segments.iter().any(|segment| segment == "..")
+                // What the edge itself sends to the application goes below this path.
+                || path.starts_with(OURS)
+                || !matches!(catalogue.find(self.method.as_str(), &path), Found::Unlisted)
+        })
     }
 
     /// The path without the query.
@@ -190,34 +194,39 @@ impl Visit {
     }
 }
 
-/// A path as lenient applications read it: escapes undone, empty and dot segments gone.
-fn tidied(path: &str) -> String {
-    let bytes = path.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
+/// The segments of a path as lenient applications read them, empty and single dots left out: with its
+/// escapes undone before it is taken apart, or after.
+fn readings(path: &str) -> [Vec<String>; 2] {
+    const SLASHES: [char; 2] = ['/', '\\'];
+    let tell = |segment: &&str| !matches!(*segment, "" | ".");
+    let undone = unescaped(path);
+    let before = undone.split(SLASHES).filter(tell).map(str::to_owned).collect();
+    let each = path.split(SLASHES).map(unescaped);
+    // A slash inside of a segment is none between two.
+    let each = each.map(|segment| segment.replace(SLASHES, "_"));
+    let after = each.filter(|segment| tell(&segment.as_str())).collect();
+    [before, after]
+}
+
+/// A text with its percent-escapes undone.
+fn unescaped(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut undone = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
         let digit = |n: usize| bytes.get(at + n).and_then(|&d| char::from(d).to_digit(16));
         match (bytes[at], digit(1), digit(2)) {
             (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
+                undone.push((high * 16 + low) as u8);
                 at += 3;
             }
             (byte, ..) => {
-                decoded.push(byte);
+                undone.push(byte);
                 at += 1;
             }
         }
     }
-    let decoded = String::from_utf8_lossy(&decoded);
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split(['/', '\\']) {
-        match segment {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            segment => segments.push(segment),
-        }
-    }
-    format!("/{}", segments.join("/"))
+    String::from_utf8_lossy(&undone).into_owned()
 }
 
 /// Splits a target into path and query.
@@ -361,10 +370,16 @@ mod tests {
             "/a/../calls/7/incoming?x",
             "/calls%2F7/incoming",
             "/calls%5C7\\incoming",
+            "/calls/a%2Fb/%69ncoming",
+            "/x/..//calls//..",
+            "/%2e%2E/x",
+            "/%68oldline/notices",
         ] {
             assert!(head(target, &host).resembles_a_row(&catalogue), "{target}");
         }
-        assert!(!head("/calls/7/pages", &host).resembles_a_row(&catalogue));
+        for target in ["/calls/7/pages", "/a//b/./c%2Fd", "/a..b/...", "/holdline"] {
+            assert!(!head(target, &host).resembles_a_row(&catalogue), "{target}");
+        }
     }
 
     #[test]

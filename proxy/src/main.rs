@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use holdline::cli::cloudflare;
 use holdline::cli::spool::SpoolArguments;
+use holdline::cli::status::StatusArguments;
 use holdline::config::Config;
 use holdline::handover::Predecessor;
 use holdline::{cli, serve, spool, telemetry};
@@ -35,6 +36,8 @@ enum Command {
     },
     /// Checks a configuration, with everything it refers to, and starts nothing.
     Check(Checked),
+    /// Shows what a running edge says of itself; fails if it is not ready.
+    Status(StatusArguments),
     /// Looks at the callbacks that are kept, sends them again, removes them, carries them elsewhere.
     Spool(Box<SpoolArguments>),
 }
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
             (Ok(()), None) => return ExitCode::SUCCESS,
             (Ok(()), Some(file)) => (file, true, false),
         },
+        Command::Status(arguments) => return show_status(arguments),
         Command::Spool(arguments) => return run_spool_tool(*arguments),
     };
     let config = match Config::load(&file) {
@@ -129,6 +133,23 @@ fn look_at_spool(config: &Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(spool::Location::new(config.spool.folder.clone()).look())?;
     Ok(())
+}
+
+fn show_status(arguments: StatusArguments) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let asked = runtime.map_err(Into::into).and_then(|rt| rt.block_on(cli::status::run(arguments)));
+    match asked {
+        Ok((said, ready)) => {
+            if !said.is_empty() {
+                say(&said);
+            }
+            if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("holdline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run_spool_tool(arguments: SpoolArguments) -> ExitCode {

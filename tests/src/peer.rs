@@ -83,13 +83,25 @@ impl Peer {
 
 /// Starts an edge with one worker in front of this origin, its spool and its log in a folder of its own.
 pub fn start_holdline(folder: &Path, origin: SocketAddr, more: &str) -> anyhow::Result<Peer> {
-    let (address, admin) = (free_address()?, free_address()?);
+    let address = free_address()?;
+    start_holdline_at(folder, origin, address, &format!("public = \"{address}\""), more)
+}
+
+/// The same with listeners as written in `public`, of which one is at `address`.
+pub fn start_holdline_at(
+    folder: &Path,
+    origin: SocketAddr,
+    address: SocketAddr,
+    public: &str,
+    more: &str,
+) -> anyhow::Result<Peer> {
+    let admin = free_address()?;
     std::fs::create_dir_all(folder)?;
     let config = format!(
         r#"environment = "development"
         public_url = "{PUBLIC_URL}"
         [listen]
-        public = "{address}"
+        {public}
         admin = "{admin}"
         [[twilio.account]]
         sid = "{ACCOUNT}"
@@ -129,7 +141,7 @@ pub fn start_nginx(folder: &Path, name: &'static str, location: &str) -> anyhow:
     };
     let config = format!(
         "daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;\n\
-         events {{ worker_connections 4096; }}\n\
+         events {{ worker_connections 16384; }}\n\
          http {{ access_log {log}; client_body_temp_path {home}/body; proxy_temp_path {home}/proxy;\n\
          fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;\n\
          keepalive_requests 100000000; server {{ listen {address} backlog=4096; {location} }} }}",

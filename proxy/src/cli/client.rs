@@ -22,48 +22,62 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// A running edge.
 pub(super) struct Client {
     admin: SocketAddr,
-    token: SecretString,
+    token: Option<SecretString>,
 }
 
 // === impl Client ===
 
 impl Client {
     /// The edge whose admin plane is here.
-    pub(super) fn new(admin: SocketAddr, token: SecretString) -> Client {
+    pub(super) fn new(admin: SocketAddr, token: Option<SecretString>) -> Client {
         Client { admin, token }
     }
 
     /// Posts something, and gives back the answer.
     pub(super) async fn post(&self, path: &str, body: Bytes) -> anyhow::Result<Value> {
-        let connecting = timeout(CONNECT, TcpStream::connect(self.admin)).await;
-        let stream = connecting.map_err(anyhow::Error::from).and_then(|done| Ok(done?));
-        let stream = stream.with_context(|| {
-            format!(
-                "no edge answers on {}: the spool can be changed only through a running one",
-                self.admin
-            )
-        })?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(path)
-            .header(header::HOST, self.admin.to_string())
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token.expose_secret()))
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))?;
-        let exchange = async {
-            let answer = sender.send_request(request).await?;
-            let status = answer.status();
-            anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
-        };
-        let (status, body) =
-            timeout(PATIENCE, exchange).await.context("the edge did not answer in time")??;
+        let (status, body) = self
+            .exchange(Method::POST, path, body)
+            .await
+            .with_context(|| "the spool can be changed only through a running edge".to_owned())?;
         let said: Value = serde_json::from_slice(&body).unwrap_or_default();
         if status != StatusCode::OK {
             let what = String::from_utf8_lossy(&body);
             bail!("the edge refused ({status}): {}", said["error"].as_str().unwrap_or(what.trim()));
         }
         Ok(said)
+    }
+
+    /// Gets something: its status, and what it is.
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        self.exchange(Method::GET, path, Bytes::new()).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let connecting = timeout(CONNECT, TcpStream::connect(self.admin)).await;
+        let stream = connecting.map_err(anyhow::Error::from).and_then(|done| Ok(done?));
+        let stream = stream.with_context(|| format!("no edge answers on {}", self.admin))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, self.admin.to_string())
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            let token = format!("Bearer {}", token.expose_secret());
+            request = request.header(header::AUTHORIZATION, token);
+        }
+        let request = request.body(Full::new(body))?;
+        let exchange = async {
+            let answer = sender.send_request(request).await?;
+            let status = answer.status();
+            anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
+        };
+        timeout(PATIENCE, exchange).await.context("the edge did not answer in time")?
     }
 }

@@ -4,3 +4,4 @@ mod client;
 pub mod cloudflare;
 mod import;
 pub mod spool;
+pub mod status;

@@ -158,7 +158,7 @@ pub async fn run(arguments: SpoolArguments) -> anyhow::Result<()> {
             .context(
                 "the admin token is missing: configure admin.token, or set HOLDLINE_ADMIN_TOKEN",
             )?;
-        anyhow::Ok(Client::new(admin, token))
+        anyhow::Ok(Client::new(admin, Some(token)))
     };
     match command {
         SpoolCommand::List { chosen, format, limit } => {

@@ -20,7 +20,10 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     match &ours {
         // These are not faults of XML.
         Err(
-            Refusal::TooLarge | Refusal::TooDeep | Refusal::WrongVersion | Refusal::BeforeDeclaration,
+            Refusal::TooLarge
+            | Refusal::TooDeep
+            | Refusal::WrongVersion
+            | Refusal::BeforeDeclaration,
         ) => {}
         _ => assert_eq!(ours.is_ok(), theirs, "{ours:?}"),
     }
