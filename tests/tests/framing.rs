@@ -361,7 +361,7 @@ async fn answer_to(world: &World, bytes: &[u8]) -> (Vec<(u8, u8)>, bool) {
     let (mut from, mut to) = stream.split();
     let mut answer = Vec::new();
     let read = async {
-        let mut some = [0; 16_384];
+        let mut some = vec![0; 16_384];
         loop {
             match tokio::time::timeout(Duration::from_millis(400), from.read(&mut some)).await {
                 Ok(Ok(0) | Err(_)) => return true,
