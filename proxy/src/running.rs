@@ -157,7 +157,8 @@ impl Running {
                         () = self.live_on(handed) => {}
                         _ = terminate.recv() => {}
                     }
-                    return self.end(Stop { drain: Duration::ZERO, grace: CLOSE }).await;
+                    let stop = self.parts.current.load().stop;
+                    return self.end(stop).await;
                 }
             }
         }
@@ -313,7 +314,6 @@ fn framework(current: &Current) -> HttpProxy<Edge> {
     let mut options = HttpServerOptions::default();
     // Whether HTTP/2 is taken without TLS each listener says for itself.
     options.h2c = true;
-    options.h2_idle_timeout = Some(current.load().limits.idle);
     proxy.server_options = Some(options);
     proxy.h2_options = Some(http2_options());
     proxy.handle_init_modules();

@@ -326,6 +326,43 @@ async fn nothing_is_read_in_two_ways() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// The list of cases, as `docs/framing.md` has it.
+fn document() -> String {
+    let mut text = DOCUMENT.to_owned();
+    for case in cases() {
+        let comes = match case.expect {
+            Expect::Refused(status) => format!("{status}, closed"),
+            Expect::NotPassed(status) => format!("{status}"),
+            Expect::Read(_) => "passed, read as it is by all".to_owned(),
+        };
+        writeln!(text, "| {} | {comes} |", case.name).unwrap();
+    }
+    for (name, _) in http2_cases() {
+        writeln!(text, "| {name} | refused, reset or closed |").unwrap();
+    }
+    for (name, _, must_close) in floods() {
+        let comes = if must_close { "closed" } else { "borne or closed" };
+        writeln!(text, "| {name} | {comes}; the edge goes on |").unwrap();
+    }
+    text
+}
+
+const DOCUMENT: &str = "# Bytes that could be read in two ways\n\n\
+Every case is sent as raw bytes to an edge that passes unlisted paths through, with three origins behind \
+it in turn: hyper (what our origin is built on), Node's own server, and Python's h11. *Closed*: the \
+connection ends, and no origin sees anything. *Passed*: each of the three reads the same method, target \
+and body, and nothing else. `tests/tests/framing.rs` sends them and writes this list \
+(`HOLDLINE_WRITE_DOCS=1`).\n\n| what is sent | what comes of it |\n|---|---|\n";
+
+#[test]
+fn every_case_is_documented() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/framing.md");
+    if std::env::var_os("HOLDLINE_WRITE_DOCS").is_some() {
+        std::fs::write(&file, document()).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(file).unwrap(), document(), "set HOLDLINE_WRITE_DOCS=1");
+}
+
 /// A frame of HTTP/2 (RFC 9113 section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -466,11 +503,8 @@ async fn http2_is_read_in_one_way_too() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-#[tokio::test]
-async fn floods_of_http2_end_with_their_connection() {
-    let echo = Echo::ours().await.unwrap();
-    let listener = "[[listen.public]]\naddress = \"127.0.0.1:0\"\nhttp2 = true";
-    let world = before(&echo, listener).await;
+/// Too much of something: its name, the bytes, and whether the connection must end.
+fn floods() -> [(&'static str, Vec<u8>, bool); 4] {
     let usual = fields(&[
         (":method", "GET"),
         (":scheme", "http"),
@@ -493,12 +527,20 @@ async fn floods_of_http2_end_with_their_connection() {
         settings.extend(frame(4, 0, 0, &[]));
         pings.extend(frame(6, 0, 0, &[0; 8]));
     }
-    for (name, bytes, must_close) in [
+    [
         ("h2: streams begun and reset", resets, true),
         ("h2: continuations without end", continuations, true),
         ("h2: settings again and again", settings, false),
         ("h2: pings again and again", pings, false),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn floods_of_http2_end_with_their_connection() {
+    let echo = Echo::ours().await.unwrap();
+    let listener = "[[listen.public]]\naddress = \"127.0.0.1:0\"\nhttp2 = true";
+    let world = before(&echo, listener).await;
+    for (name, bytes, must_close) in floods() {
         let (frames, closed) = answer_to(&world, &bytes).await;
         assert!(closed || !must_close, "{name}: {} frames", frames.len());
         let health = b"GET /holdline/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

@@ -365,6 +365,21 @@ async fn a_client_that_sends_slowly_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_of_http2_is_closed_too() {
+    let (authority, folder) = certificates();
+    let listener = tls(&folder, "[limits]\nidle = \"1s\"");
+    let world = World::plan(ANSWERS, Part::Nothing).listeners(&listener).start().await.unwrap();
+    let client = TlsClient::new(&authority, "h2", &[&TLS13], None).unwrap();
+    let mut exchange = client.connect(world.public(), "edge.test").await.unwrap();
+    for n in 0..3 {
+        let answer = exchange.send(request(n, "https://edge.test/callin/create")).await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    world.until_metric("holdline_connections_closed_total", "\"idle\"", 1.0).await.unwrap();
+    assert!(exchange.send(request(9, "https://edge.test/callin/create")).await.is_err());
+}
+
+#[tokio::test]
 async fn a_greeting_that_does_not_come_is_not_waited_for() {
     let (_, folder) = certificates();
     let listener = tls(&folder, "[limits]\nhandshake_time = \"200ms\"");

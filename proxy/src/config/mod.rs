@@ -131,7 +131,7 @@ const SHIPPED_CATALOGUE: &str = include_str!("../../../config/catalogue.toml");
 impl Config {
     /// Loads `path`, with overrides and secrets from this process's environment.
     pub fn load(path: &Path) -> Result<Config, FaultList> {
-        Config::load_with(path, &std::env::vars().collect())
+        Config::load_with(path, &own_environment())
     }
 
     /// Loads `path` with the given environment variables.
@@ -160,6 +160,12 @@ impl Config {
     pub fn upstream(&self, upstream: holdline_policy::Upstream) -> &UpstreamConfig {
         &self.upstreams[upstream.index()]
     }
+}
+
+/// This process's environment; what is no text cannot be a setting.
+fn own_environment() -> BTreeMap<String, String> {
+    let texts = std::env::vars_os().map(|(name, value)| (name.into_string(), value.into_string()));
+    texts.filter_map(|(name, value)| Some((name.ok()?, value.ok()?))).collect()
 }
 
 fn read_table(path: &Path, file: &str, faults: &Faults) -> Option<toml::Table> {

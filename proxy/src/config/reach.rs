@@ -1,15 +1,14 @@
 //! Where a spool and its edge are: the little of a configuration that a tool needs, read without the
 //! secrets that only the edge has.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
 use super::faults::{FaultList, Faults};
-use super::read_table;
 use super::reader::{Section, Source};
+use super::{own_environment, read_table};
 
 /// Where a spool and its edge are.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ impl Reach {
     /// Reads `path`, with this process's environment. Of all that may be wrong with it only what is asked
     /// for counts.
     pub fn load(path: &Path) -> Result<Reach, FaultList> {
-        let environment: BTreeMap<String, String> = std::env::vars().collect();
+        let environment = own_environment();
         let file = path.display().to_string();
         let faults = Faults::default();
         let Some(table) = read_table(path, &file, &faults) else {

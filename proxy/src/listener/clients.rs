@@ -14,6 +14,8 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use holdline_policy::Moment;
 
+use crate::clock::Clock;
+
 /// One connection.
 #[derive(Debug)]
 pub struct Client {
@@ -91,7 +93,22 @@ impl Client {
     /// Since when it has been idle; none while it is not, or while it is ending.
     fn idle_since(&self) -> Option<u64> {
         let idle = self.busy.load(Ordering::Relaxed) == 0 && !self.ended.load(Ordering::Relaxed);
-        idle.then(|| self.rested.load(Ordering::Relaxed))
+        let last = || self.rested.load(Ordering::Relaxed).max(self.began.load(Ordering::Relaxed));
+        idle.then(last)
+    }
+
+    /// Waits until it has been idle for as long as `limit` says at the time.
+    pub(super) async fn idle_for(&self, limit: impl Fn() -> Duration, clock: Clock) {
+        loop {
+            let limit = limit();
+            let idle = self.idle_since().map_or(Duration::ZERO, |since| {
+                clock.now().since(Moment::at(Duration::from_micros(since)))
+            });
+            if idle >= limit {
+                return;
+            }
+            tokio::time::sleep(limit - idle).await;
+        }
     }
 
     fn end(&self) {

@@ -174,9 +174,11 @@ impl Connection {
         let Ok(Ok(true)) = greeted.await else { return };
         let Connection { door, wire, client, .. } = self;
         let ended = std::future::poll_fn(|context| client.poll_ended(context.waker()));
+        let idle = client.idle_for(|| door.current.load().limits.idle, door.clock);
         tokio::select! {
             _ = door.proxy.process_new(Box::new(wire), &door.leaving) => {}
             () = ended => door.metrics.closed(Closed::MadeRoom),
+            () = idle => door.metrics.closed(Closed::Idle),
         }
     }
 

@@ -98,7 +98,7 @@ fn nginx(folder: &Path, upstream: &Peer) -> anyhow::Result<Proxy> {
     let location = format!(
         "location / {{ proxy_pass http://upstream; proxy_http_version 1.1; \
          proxy_set_header Connection ''; proxy_set_header X-Forwarded-For $remote_addr; }}\n\
-         listen {tls} ssl http2 backlog=4096; ssl_certificate {at}/edge.pem; ssl_certificate_key {at}/edge.key;\n\
+         listen {tls} ssl http2 backlog=4096; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {at}/edge.pem; ssl_certificate_key {at}/edge.key;\n\
          keepalive_timeout 600s;\n\
          }} upstream upstream {{ server {}; keepalive 128; keepalive_requests 100000000;",
         upstream.address
