@@ -170,8 +170,10 @@ impl Resolving {
             (tokio::spawn(keep_resolving(target.clone(), names.clone(), first)), done)
         };
         let (tasks, done): (Vec<_>, Vec<_>) = targets.iter().map(begin).unzip();
+        // Whoever does not wait any longer ends them with it.
+        let resolving = Resolving(tasks);
         let _ = timeout(RESOLVED, join_all(done)).await;
-        Resolving(tasks)
+        resolving
     }
 }
 

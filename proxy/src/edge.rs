@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use holdline_policy::{Found, Kind, Moment, Phase, Upstream};
-use http::{HeaderName, Version, header};
+use http::{HeaderMap, HeaderName, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -21,11 +21,12 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::answer::{Answer, Health, Refusal};
 use crate::config::{Unlisted, Worth};
-use crate::ingress::{Arrival, Head, passes_on};
+use crate::ingress::{Arrival, Head, cookies, passes_on};
 use crate::listener;
-use crate::listener::clients::Busy;
+use crate::listener::clients::{Busy, Client};
 use crate::listener::head::Malformed;
 use crate::record::Record;
+use crate::telemetry::InFlight;
 use crate::{Current, Holdline};
 
 /// Who answered: on every answer to a visit.
@@ -48,6 +49,8 @@ pub struct Ctx {
     record: Record,
     /// Keeps the connection from being taken for an idle one.
     _busy: Option<Busy>,
+    /// Counts a request that is streamed as being in flight.
+    streaming: Option<InFlight>,
     /// The row whose audio stands in when streaming it fails.
     media: Option<usize>,
     /// The methods the row takes, where the request came with another.
@@ -76,13 +79,13 @@ impl Edge {
             needs_host: request.version == Version::HTTP_11,
             fields: &request.headers,
         };
-        head.check()?;
+        head.check(holdline.limits.head)?;
         if head.path() == HEALTH {
             return holdline.health(head.method).map(Way::Answer);
         }
         let (limits, relay) = (&holdline.limits, &holdline.relay);
         let catalogue = &relay.catalogue;
-        let in_flight = relay.metrics.visits_in_flight.get();
+        let in_flight = relay.metrics.requests_in_flight.get();
         let (index, row) = match head.place(catalogue) {
             Found::Row(index, row) => (index, row),
             Found::WrongMethod(row) => {
@@ -93,7 +96,10 @@ impl Edge {
                 let passes =
                     holdline.unlisted == Unlisted::Pass && !head.resembles_a_row(catalogue);
                 return match passes {
-                    true if limits.has_room(Worth::Passed, in_flight) => Ok(Way::Stream),
+                    true if limits.has_room(Worth::Passed, in_flight) => {
+                        ctx.streaming = Some(relay.metrics.begin());
+                        Ok(Way::Stream)
+                    }
                     true => {
                         relay.metrics.shed("unlisted");
                         Err(Refusal::Busy)
@@ -123,7 +129,7 @@ impl Edge {
             Ok(body) => body,
             // Somebody waits on the phone for a request that was held up on the way to us.
             Err(Refusal::BodyTooSlow) if row.kind == Kind::Synchronous => {
-                session.set_keepalive(None);
+                close_unread(session);
                 return Ok(Way::Answer(relay.final_answer(row)));
             }
             Err(refusal) => return Err(refusal),
@@ -146,8 +152,18 @@ fn who_asks(
     if !session.is_http2() {
         record.started = client.began();
     }
-    record.ray = holdline.trust.ray(client.address, fields).map(str::to_owned);
-    (Some(holdline.trust.client(client.address, fields)), record.started)
+    if client.may_be_believed {
+        record.ray = holdline.trust.ray(client.address, fields).map(str::to_owned);
+    }
+    (Some(address_of(client, holdline, fields)), record.started)
+}
+
+/// Where a client is, as far as what it says may be believed.
+fn address_of(client: &Client, holdline: &Holdline, fields: &HeaderMap) -> IpAddr {
+    match client.may_be_believed {
+        true => holdline.trust.client(client.address, fields),
+        false => client.address,
+    }
 }
 
 /// Answers, and answers canned if answering panics: a person is waiting on the phone.
@@ -179,6 +195,7 @@ fn media(holdline: &Holdline, index: usize, shed: bool, ctx: &mut Ctx) -> Way {
         );
     if serving && relay.targets[Upstream::Origin.index()].peer().is_some() {
         ctx.media = Some(index);
+        ctx.streaming = Some(relay.metrics.begin());
         Way::Stream
     } else {
         Way::Answer(relay.final_answer(&relay.catalogue.rows()[index]))
@@ -191,7 +208,7 @@ impl ProxyHttp for Edge {
 
     fn new_ctx(&self) -> Ctx {
         let record = Record::begin(self.0.load_full());
-        Ctx { record, _busy: None, media: None, allow: None }
+        Ctx { record, _busy: None, streaming: None, media: None, allow: None }
     }
 
     async fn early_request_filter(
@@ -214,7 +231,10 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
     ) -> pingora_error::Result<bool> {
         let answer = match self.meet(session, ctx).await {
-            Ok(Way::Stream) => return Ok(false),
+            Ok(Way::Stream) => {
+                session.set_read_timeout(Some(STREAM_TIME));
+                return Ok(false);
+            }
             Ok(Way::Answer(answer)) => answer,
             Err(refusal) => Answer::Refusal(refusal),
         };
@@ -257,13 +277,16 @@ impl ProxyHttp for Edge {
         for name in ours {
             request.remove_header(&name);
         }
+        if let Some(cookies) = cookies(&request.headers) {
+            request.insert_header(header::COOKIE, cookies)?;
+        }
         request.insert_header(header::HOST, origin.host_field.as_str())?;
         if !origin.path.is_empty() {
             let target = [origin.path.as_bytes(), request.raw_path()].concat();
             request.set_raw_path(&target)?;
         }
         if let Some(client) = listener::client(session) {
-            let client = holdline.trust.client(client.address, &session.req_header().headers);
+            let client = address_of(client, holdline, &session.req_header().headers);
             request.insert_header("x-forwarded-for", client.to_string())?;
         }
         let proto = if holdline.relay.public_url.is_https() { "https" } else { "http" };
@@ -380,13 +403,21 @@ async fn read_body(
     }
 }
 
+/// The connection ends with this answer, though the client may still be sending.
+fn close_unread(session: &mut Session) {
+    session.set_keepalive(None);
+    if let Some(client) = listener::client(session) {
+        client.leaves_unread();
+    }
+}
+
 async fn write(
     session: &mut Session,
     answer: &Answer,
     allow: Option<&str>,
 ) -> pingora_error::Result<()> {
     if matches!(answer, Answer::Refusal(refusal) if refusal.closes()) {
-        session.set_keepalive(None);
+        close_unread(session);
     }
     let content = answer.content();
     let mut response = ResponseHeader::build_no_case(answer.status(), Some(6))?;

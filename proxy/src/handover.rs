@@ -35,6 +35,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::assembly::Lasting;
 use crate::relay::late::{LateAnswers, News};
 use crate::watchman::Health;
 
@@ -42,7 +43,7 @@ use crate::watchman::Health;
 const PROTOCOL: u32 = 1;
 /// How long the new process may take to read its configuration and open the spool, and then to accept.
 const PREPARED: Duration = Duration::from_secs(60);
-const SERVING: Duration = Duration::from_secs(10);
+const SERVING: Duration = Duration::from_secs(3);
 /// The most sockets that are handed over.
 const MOST_SOCKETS: usize = 64;
 /// The longest line either side takes in.
@@ -67,6 +68,8 @@ struct Hello {
     sockets: Vec<Plane>,
     /// The key of holds where none is configured.
     hold_key: String,
+    /// Where reports are kept.
+    spool: PathBuf,
 }
 
 /// What the old process believes and owes.
@@ -99,6 +102,8 @@ pub struct Predecessor {
     pub elapsed: Duration,
     /// The key of holds where none is configured.
     pub hold_key: SecretString,
+    /// Where it keeps reports.
+    pub spool: PathBuf,
 }
 
 // === impl Heir ===
@@ -110,8 +115,7 @@ impl Heir {
         program: &Path,
         file: &Path,
         sockets: Vec<(Plane, TcpListener)>,
-        elapsed: Duration,
-        hold_key: &SecretString,
+        lasting: &Lasting,
     ) -> anyhow::Result<Heir> {
         // In a container the end of its first process is the end of all.
         ensure!(std::process::id() != 1, "process 1 cannot be upgraded: replace the container");
@@ -124,8 +128,13 @@ impl Heir {
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         let (planes, sockets): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
-        let hold_key = hold_key.expose_secret().to_owned();
-        let hello = Hello { protocol: PROTOCOL, elapsed, sockets: planes, hold_key };
+        let hello = Hello {
+            protocol: PROTOCOL,
+            elapsed: lasting.clock.now().since_start(),
+            sockets: planes,
+            hold_key: lasting.hold_key.expose_secret().to_owned(),
+            spool: lasting.spool.folder().to_owned(),
+        };
         send_sockets(&ours, &hello, &sockets)?;
         ours.set_nonblocking(true)?;
         let stream = BufReader::new(tokio::net::UnixStream::from_std(ours)?);
@@ -147,15 +156,27 @@ impl Heir {
 
     /// Leaves everything to it, and waits until it serves. From then on it lives without us.
     pub async fn inherit(&mut self, estate: &Estate) -> anyhow::Result<()> {
-        self.say(estate).await?;
-        self.hear(&Word::Serving, SERVING).await
+        let told = timeout(SERVING, async {
+            self.say(estate).await?;
+            self.hear(&Word::Serving, SERVING).await
+        });
+        told.await.with_context(|| format!("the new process does not serve within {SERVING:?}"))?
     }
 
-    /// Tells it what comes of what was begun, until there is nothing more to tell.
+    /// Tells it what comes of what was begun, until there is nothing more to tell; ends before that only if
+    /// the new process has ended.
     pub async fn keep_telling(mut self, mut news: mpsc::Receiver<News>) {
-        while let Some(news) = news.recv().await {
-            if self.say(&news).await.is_err() {
-                return;
+        loop {
+            tokio::select! {
+                told = news.recv() => match told {
+                    None => return,
+                    // If it has ended, the other branch will say so.
+                    Some(news) => drop(timeout(SERVING, self.say(&news)).await),
+                },
+                status = self.child.wait() => {
+                    tracing::error!(?status, "the process that had taken over has ended");
+                    return;
+                }
             }
         }
     }
@@ -201,8 +222,9 @@ impl Predecessor {
             "the running process hands over in another way; start anew instead of upgrading"
         );
         let sockets = hello.sockets.iter().copied().zip(sockets.into_iter().map(TcpListener::from));
-        let (sockets, hold_key) = (sockets.collect(), hello.hold_key.into());
-        Ok(Predecessor { stream, sockets, elapsed: hello.elapsed, hold_key })
+        let (sockets, hold_key) = (sockets.collect(), hello.hold_key.clone().into());
+        let Hello { elapsed, spool, .. } = hello;
+        Ok(Predecessor { stream, sockets, elapsed, hold_key, spool })
     }
 
     /// The socket for this, if it was handed over.
@@ -218,12 +240,22 @@ impl Predecessor {
         serde_json::from_slice(&line).context("the old process says")
     }
 
-    /// Says that clients are served, and hears what comes of what the old process has begun.
-    pub fn serving(self, late: Arc<LateAnswers>) -> anyhow::Result<()> {
-        self.say(&Word::Serving)?;
-        self.stream.set_read_timeout(None)?;
-        self.stream.set_nonblocking(true)?;
-        let stream = tokio::net::UnixStream::from_std(self.stream)?;
+    /// Says that clients are served, and hears what comes of what the old process has begun. If that is
+    /// gone, nothing comes of it.
+    pub fn serving(self, late: Arc<LateAnswers>) {
+        let hear = |old: Predecessor| {
+            old.say(&Word::Serving)?;
+            old.stream.set_read_timeout(None)?;
+            old.stream.set_nonblocking(true)?;
+            anyhow::Ok(tokio::net::UnixStream::from_std(old.stream)?)
+        };
+        let stream = match hear(self) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::error!(%error, "the old process cannot be heard");
+                return late.orphan();
+            }
+        };
         tokio::spawn(async move {
             let mut lines = BufReader::new(stream).lines();
             while let Ok(Some(line)) = lines.next_line().await {
@@ -235,7 +267,6 @@ impl Predecessor {
             late.orphan();
             tracing::info!("the old process has ended");
         });
-        Ok(())
     }
 
     fn say(&self, word: &Word) -> anyhow::Result<()> {

@@ -13,12 +13,11 @@ use holdline_twilio::{AccountSid, CallSid, Form};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::answer::Refusal;
+use crate::listener::head::HeadLimits;
 use crate::upstream::http1::push_field;
 
 /// The path below which only the edge itself asks an application.
 const OURS: &str = "/holdline/";
-/// The largest header block that is read as a request: names, values and target together, in bytes.
-pub const LARGEST_HEADER: usize = 32 * 1024;
 
 /// Fields of Twilio's that the way needs by name.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
@@ -87,10 +86,10 @@ pub struct Head<'a> {
 
 impl Head<'_> {
     /// Refuses what no endpoint could make sense of.
-    pub fn check(&self) -> Result<(), Refusal> {
+    pub fn check(&self, limits: HeadLimits) -> Result<(), Refusal> {
         let fields: usize =
             self.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        if fields + self.target.len() > LARGEST_HEADER {
+        if fields + self.target.len() > limits.size || self.fields.len() > limits.fields {
             return Err(Refusal::HeaderTooLarge);
         }
         let hosts = self.fields.get_all(header::HOST).iter().count();
@@ -113,13 +112,13 @@ impl Head<'_> {
     /// request must not pass the proof by being spelled another way. One that leads upwards is read in
     /// too many ways.
     pub fn resembles_a_row(&self, catalogue: &Catalogue) -> bool {
-        readings(self.path()).iter().any(|segments| {
-            let path = format!("/{}", segments.join("/"));
-            segments.iter().any(|segment| segment == "..")
+        let paths = readings(self.path());
+        paths.iter().any(|segments| segments.iter().any(|segment| segment == ".."))
+            || paths.iter().flat_map(|segments| spellings(segments)).any(|path| {
                 // What the edge itself sends to the application goes below this path.
-                || path.starts_with(OURS)
-                || !matches!(catalogue.find(self.method.as_str(), &path), Found::Unlisted)
-        })
+                path.starts_with(OURS)
+                    || !matches!(catalogue.find(self.method.as_str(), &path), Found::Unlisted)
+            })
     }
 
     /// The path without the query.
@@ -131,10 +130,15 @@ impl Head<'_> {
     pub fn arrival(&self, at: Moment, client: Option<IpAddr>) -> Arrival {
         let nominated = Nominated::of(self.fields);
         let mut fields = Vec::with_capacity(512);
+        let cookies = cookies(self.fields);
         for (name, value) in self.fields {
-            if travels_on(name) && !nominated.holds(name) {
+            let joined = cookies.is_some() && name == header::COOKIE;
+            if travels_on(name) && !nominated.holds(name) && !joined {
                 push_field(&mut fields, name.as_str(), value.as_bytes());
             }
+        }
+        if let Some(cookies) = cookies {
+            push_field(&mut fields, header::COOKIE.as_str(), &cookies);
         }
         let is_form = self
             .fields
@@ -194,6 +198,13 @@ impl Visit {
     }
 }
 
+/// The cookies, put together as HTTP/1 has them, where they came in pieces (RFC 9113 section 8.2.3).
+pub fn cookies(fields: &HeaderMap) -> Option<Vec<u8>> {
+    let mut pieces = fields.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let (first, second) = (pieces.next()?, pieces.next()?);
+    Some(pieces.fold([first, second].join(&b"; "[..]), |all, piece| [&all, piece].join(&b"; "[..])))
+}
+
 /// The segments of a path as lenient applications read them, empty and single dots left out: with its
 /// escapes undone before it is taken apart, or after.
 fn readings(path: &str) -> [Vec<String>; 2] {
@@ -208,8 +219,35 @@ fn readings(path: &str) -> [Vec<String>; 2] {
     [before, after]
 }
 
-/// A text with its percent-escapes undone.
+/// A path as applications spell the same thing: as it is, in lower case, without parameters (`;x=1`), and
+/// without the ending that says in which format the answer should be (`.json`).
+fn spellings(segments: &[String]) -> [String; 3] {
+    let path = format!("/{}", segments.join("/"));
+    let lower = path.to_ascii_lowercase();
+    let plain = segments.iter().map(|segment| segment.split(';').next().unwrap_or_default());
+    let mut plain = plain.collect::<Vec<_>>().join("/");
+    plain.insert(0, '/');
+    plain.make_ascii_lowercase();
+    if let Some(dot) = plain.rfind('.').filter(|dot| !plain[*dot..].contains('/')) {
+        plain.truncate(dot);
+    }
+    [path, lower, plain]
+}
+
+/// A text with its percent-escapes undone, and those that come to light by that.
 fn unescaped(text: &str) -> String {
+    let mut undone = unescaped_once(text);
+    for _ in 0..3 {
+        let again = unescaped_once(&undone);
+        if again == undone {
+            break;
+        }
+        undone = again;
+    }
+    undone
+}
+
+fn unescaped_once(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut undone = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -241,7 +279,7 @@ pub fn is_form_type(value: &[u8]) -> bool {
 }
 
 /// The fields that `Connection` may name. Each of them is compared with every field.
-const MOST_NOMINATED: usize = 32;
+const MOST_NOMINATED: usize = 8;
 
 /// The fields that `Connection` names as belonging to this hop.
 struct Nominated<'a>(Vec<&'a [u8]>);
@@ -290,9 +328,10 @@ pub fn passes_on(name: &HeaderName) -> bool {
     !speaks_for_us(name) && !looks_like_it()
 }
 
-/// Whether a field says what only we may say: who the client is, or anything under our own name.
+/// Whether a field says what only we may say: who the client is, which path is meant, or anything under
+/// our own name.
 fn speaks_for_us(name: &HeaderName) -> bool {
-    const WHO_ASKS: [&str; 9] = [
+    const WHO_ASKS: [&str; 11] = [
         "cf-connecting-ip",
         "cf-connecting-ipv6",
         "cf-pseudo-ipv4",
@@ -301,7 +340,10 @@ fn speaks_for_us(name: &HeaderName) -> bool {
         "true-client-ip",
         "x-client-ip",
         "x-cluster-client-ip",
+        // Some applications take these for the path, which was checked.
+        "x-original-url",
         "x-real-ip",
+        "x-rewrite-url",
     ];
     ["holdline-", "x-forwarded-"].iter().any(|prefix| {
         let start = name.as_str().get(..prefix.len());
@@ -323,6 +365,8 @@ fn same(text: &str, field: &str) -> bool {
 mod tests {
     use super::*;
 
+    const LIMITS: HeadLimits = HeadLimits { size: 1024, fields: 20 };
+
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in fields {
@@ -338,21 +382,21 @@ mod tests {
     #[test]
     fn what_no_endpoint_could_make_sense_of_is_refused() {
         let host = map(&[("host", "a")]);
-        assert_eq!(head("/x?y=%20", &host).check(), Ok(()));
+        assert_eq!(head("/x?y=%20", &host).check(LIMITS), Ok(()));
         for target in ["", "x", "http://a/x", "/x y", "/x#y", "/\u{fc}"] {
-            assert_eq!(head(target, &host).check(), Err(Refusal::BadRequest), "{target}");
+            assert_eq!(head(target, &host).check(LIMITS), Err(Refusal::BadRequest), "{target}");
         }
-        assert_eq!(head("/", &map(&[])).check(), Err(Refusal::BadRequest));
+        assert_eq!(head("/", &map(&[])).check(LIMITS), Err(Refusal::BadRequest));
         assert_eq!(
-            head("/", &map(&[("host", "a"), ("host", "b")])).check(),
+            head("/", &map(&[("host", "a"), ("host", "b")])).check(LIMITS),
             Err(Refusal::BadRequest)
         );
         let many = HeaderValue::try_from("x,".repeat(MOST_NOMINATED + 1)).unwrap();
         let mut names_many = host.clone();
         names_many.append(header::CONNECTION, many);
-        assert_eq!(head("/", &names_many).check(), Err(Refusal::BadRequest));
-        let long = "/".repeat(LARGEST_HEADER);
-        assert_eq!(head(&long, &host).check(), Err(Refusal::HeaderTooLarge));
+        assert_eq!(head("/", &names_many).check(LIMITS), Err(Refusal::BadRequest));
+        let long = "/".repeat(LIMITS.size + 1);
+        assert_eq!(head(&long, &host).check(LIMITS), Err(Refusal::HeaderTooLarge));
     }
 
     #[test]
@@ -374,6 +418,10 @@ mod tests {
             "/x/..//calls//..",
             "/%2e%2E/x",
             "/%68oldline/notices",
+            "/Calls/7/INCOMING",
+            "/calls/7/incoming.json",
+            "/calls;a=b/7/incoming;jsessionid=1",
+            "/calls/7/%2569ncoming",
         ] {
             assert!(head(target, &host).resembles_a_row(&catalogue), "{target}");
         }

@@ -96,6 +96,7 @@ impl Holdline {
         match self.prover.prove(visit) {
             Ok((proven, reported)) => {
                 record.reported = reported;
+                let _in_flight = self.relay.metrics.begin();
                 self.relay.answer(proven, record).await
             }
             Err(unproven) => Answer::Refusal(Refusal::Unproven(unproven)),

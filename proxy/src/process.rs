@@ -7,9 +7,19 @@ use rustix::process::{
 /// Descriptors beside those of clients: upstreams, the spool, logs, the system.
 const OTHERS: u64 = 2048;
 
-/// Prepares the process for so many connections, and keeps its memory, which holds secrets and what
-/// callers said, out of core dumps and away from other processes of the same user.
-pub fn prepare(connections: usize) {
+/// Keeps the process's memory, which holds secrets and what callers said, out of core dumps and away from
+/// other processes of the same user.
+pub fn keep_memory_private() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let no_core = setrlimit(Resource::Core, none);
+    let not_dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if no_core.is_err() || not_dumpable.is_err() {
+        tracing::warn!("core dumps could not be forbidden; they would hold secrets");
+    }
+}
+
+/// Allows the process as many descriptors as so many connections need.
+pub fn allow_descriptors(connections: usize) {
     let open = getrlimit(Resource::Nofile);
     let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHERS);
     let current = open.maximum.map_or(wanted, |most| most.min(wanted));
@@ -24,11 +34,5 @@ pub fn prepare(connections: usize) {
             wanted,
             "limits.connections cannot be reached: raise the limit on open files (LimitNOFILE)"
         );
-    }
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let no_core = setrlimit(Resource::Core, none);
-    let not_dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    if no_core.is_err() || not_dumpable.is_err() {
-        tracing::warn!("core dumps could not be forbidden; they would hold secrets");
     }
 }

@@ -7,15 +7,17 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::spawn_blocking;
 
-use crate::Current;
 use crate::assembly::{Lasting, Resolving};
 use crate::config::faults::{FaultList, Faults};
 use crate::config::{Config, LogFormat};
 use crate::listener::Listener;
+use crate::{Current, process};
 
 /// Reads the configuration anew.
 pub struct Reload {
@@ -27,7 +29,13 @@ pub struct Reload {
     fixed: Fixed,
     /// One at a time; and the names that are being resolved for the one in force.
     resolving: Mutex<Resolving>,
+    /// Whether another process has taken over, and reads its own.
+    left: AtomicBool,
 }
+
+/// Why the folder of the spool stays where it is.
+pub const OTHER_SPOOL: &str = "cannot change while something may be kept in it: stop the process, start it \
+                               anew, and take in the old folder with `holdline spool import`";
 
 /// What a running process cannot change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,15 +75,15 @@ impl Fixed {
     fn faults(&self, other: &Fixed, file: &str) -> Result<(), FaultList> {
         const UPGRADE: &str = "cannot change in a running process; upgrade it instead (SIGUSR2)";
         let faults = Faults::default();
-        for (key, same) in [
-            ("listen.public", self.public == other.public),
-            ("listen.admin", self.admin == other.admin),
-            ("runtime.threads", self.threads == other.threads),
-            ("spool.folder", self.spool == other.spool),
-            ("log.format", self.log == other.log),
+        for (key, same, instead) in [
+            ("listen.public", self.public == other.public, UPGRADE),
+            ("listen.admin", self.admin == other.admin, UPGRADE),
+            ("runtime.threads", self.threads == other.threads, UPGRADE),
+            ("log.format", self.log == other.log, UPGRADE),
+            ("spool.folder", self.spool == other.spool, OTHER_SPOOL),
         ] {
             if !same {
-                faults.add(file, key, UPGRADE);
+                faults.add(file, key, instead);
             }
         }
         faults.into_result()
@@ -95,7 +103,15 @@ impl Reload {
         resolving: Resolving,
     ) -> Reload {
         lasting.metrics.configured.set(unix_seconds());
-        Reload { file, current, lasting, listeners, fixed, resolving: Mutex::new(resolving) }
+        Reload {
+            file,
+            current,
+            lasting,
+            listeners,
+            fixed,
+            resolving: Mutex::new(resolving),
+            left: AtomicBool::new(false),
+        }
     }
 
     /// The configuration's file.
@@ -111,7 +127,12 @@ impl Reload {
     /// Does it. Gives warnings, or what is wrong, in which case nothing has changed.
     pub async fn now(&self) -> Result<Vec<String>, String> {
         let mut resolving = self.resolving.lock().await;
-        let result = self.take_over(&mut resolving).await;
+        let result = match self.left.load(Ordering::Acquire) {
+            false => self.take_over(&mut resolving).await,
+            true => {
+                Err("another process has taken over; it reads its own configuration".to_owned())
+            }
+        };
         match &result {
             Ok(warnings) => {
                 self.lasting.metrics.reloaded("done");
@@ -129,8 +150,22 @@ impl Reload {
         result
     }
 
+    /// Keeps the configuration as it is, for as long as this is held.
+    pub async fn hold(&self) -> MutexGuard<'_, Resolving> {
+        self.resolving.lock().await
+    }
+
+    /// Says whether another process reads its own configuration now.
+    pub fn leave(&self, left: bool) {
+        self.left.store(left, Ordering::Release);
+    }
+
     async fn take_over(&self, resolving: &mut Resolving) -> Result<Vec<String>, String> {
-        let mut config = Config::load(&self.file).map_err(|faults| faults.to_string())?;
+        let path = self.file.clone();
+        let loaded = spawn_blocking(move || Config::load(&path)).await;
+        let loaded = loaded.map_err(|error| error.to_string())?;
+        let mut config = loaded.map_err(|faults| faults.to_string())?;
+        process::allow_descriptors(config.limits.connections);
         let file = self.file.display().to_string();
         self.fixed.faults(&Fixed::of(&config), &file).map_err(|faults| faults.to_string())?;
         let (thresholds, spool) = (config.thresholds, config.spool.clone());

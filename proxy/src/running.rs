@@ -9,7 +9,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,8 +17,8 @@ use holdline_policy::Kind;
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
-use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -29,9 +29,9 @@ use crate::assembly::Lasting;
 use crate::config::Stop;
 use crate::edge::Edge;
 use crate::handover::{Estate, Heir, Plane, own_program};
-use crate::listener::clients::Clients;
 use crate::listener::{Door, Listener, http2_options, keep_certificates};
 use crate::reload::Reload;
+use crate::spool::replay::Replay;
 use crate::workers::{Handles, Workers};
 use crate::{Current, systemd};
 
@@ -62,6 +62,22 @@ pub struct Parts {
     pub admin: TcpListener,
 }
 
+/// What the process is told from outside.
+pub struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    hang_up: unix::Signal,
+    upgrade: unix::Signal,
+    _too_large: unix::Signal,
+}
+
+/// What a signal says.
+enum Told {
+    Stop,
+    Reload,
+    Upgrade,
+}
+
 /// A request for an upgrade; answered with the id of the process that has taken over.
 pub type UpgradeAsked = oneshot::Sender<Result<u32, String>>;
 
@@ -70,8 +86,9 @@ pub struct Running {
     parts: Parts,
     program: Option<PathBuf>,
     workers: Handles,
-    clients: Arc<Clients>,
     door: Arc<Door>,
+    /// Whether this process is the one that serves, for whoever watches over it.
+    is_the_service: Arc<AtomicBool>,
     /// Says that answers ask clients to connect anew.
     leaving: watch::Sender<bool>,
     accepting: Accepting,
@@ -92,18 +109,19 @@ struct Accepting {
 impl Running {
     /// Starts to accept.
     pub fn begin(workers: &Workers, parts: Parts) -> anyhow::Result<Running> {
-        let clients = Arc::new(Clients::default());
         let (leaving, leaves) = watch::channel(false);
         let door = Arc::new(Door {
             current: parts.current.clone(),
             proxy: Arc::new(framework(&parts.current)),
-            clients: clients.clone(),
+            clients: Arc::default(),
             leaving: leaves,
             metrics: parts.lasting.metrics.clone(),
             clock: parts.lasting.clock,
         });
         let (ask_for_upgrade, upgrades) = mpsc::channel(1);
         let workers = workers.handles().clone();
+        let is_the_service = Arc::new(AtomicBool::new(true));
+        tokio::spawn(systemd::keep_alive(workers.clone(), is_the_service.clone()));
         let accepting = accept(&parts, &door, &workers, &ask_for_upgrade)?;
         let certificates =
             keep_certificates(parts.listeners.clone(), parts.lasting.metrics.clone());
@@ -113,8 +131,8 @@ impl Running {
             program: own_program(),
             parts,
             workers,
-            clients,
             door,
+            is_the_service,
             leaving,
             accepting,
             upgrades,
@@ -123,42 +141,51 @@ impl Running {
     }
 
     /// Serves until a signal ends that, or another process has taken over.
-    pub async fn until_stopped(mut self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        let mut upgrade = signal(SignalKind::user_defined2())?;
-        // A limit on the size of files is a full disk like any other, and no reason to end.
-        let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
+    pub async fn until_stopped(mut self, mut signals: Signals) -> anyhow::Result<()> {
         loop {
             let asked = tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hang_up.recv() => {
-                    // What came of it is in the log.
-                    let _ = self.parts.reload.now().await;
-                    continue;
-                }
-                _ = upgrade.recv() => None,
+                told = signals.next() => match told {
+                    Told::Stop => break,
+                    Told::Upgrade => None,
+                    Told::Reload => {
+                        // What came of it is in the log.
+                        let _ = self.parts.reload.now().await;
+                        continue;
+                    }
+                },
                 asked = self.upgrades.recv() => asked,
                 Some(ended) = self.accepting.public.join_next() => {
                     anyhow::bail!("a public listener ended: {ended:?}");
                 }
             };
-            let handed = self.hand_over().await.map_err(|error| format!("{error:#}"));
+            let mut reload = false;
+            let handed = tokio::select! {
+                handed = self.hand_over() => handed.map_err(|error| format!("{error:#}")),
+                () = signals.stop(&mut reload) => break,
+            };
             if let Some(asked) = asked {
                 // Whoever asked may have gone.
                 let _ = asked.send(handed.as_ref().map(|handed| handed.id).map_err(Clone::clone));
             }
             match handed {
-                Err(error) => tracing::error!(error, "not upgraded; this process goes on"),
-                Ok(handed) => {
-                    tokio::select! {
-                        () = self.live_on(handed) => {}
-                        _ = terminate.recv() => {}
+                Err(error) => {
+                    tracing::error!(error, "not upgraded; this process goes on");
+                    if self.accepting.public.is_empty() {
+                        self.accept_again()?;
                     }
-                    let stop = self.parts.current.load().stop;
-                    return self.end(stop).await;
+                    if reload {
+                        let _ = self.parts.reload.now().await;
+                    }
+                }
+                Ok(handed) => {
+                    if reload {
+                        handed.signal(Signal::HUP);
+                    }
+                    if self.live_on(handed, &mut signals).await {
+                        let stop = self.parts.current.load().stop;
+                        return self.end(stop).await;
+                    }
+                    self.go_on_alone()?;
                 }
             }
         }
@@ -166,24 +193,18 @@ impl Running {
         tracing::info!("stopping: not ready any more, visits are still taken");
         systemd::stopping();
         self.parts.lasting.ready.store(false, Ordering::Release);
-        let _ = self.leaving.send(true);
+        self.leaving.send_replace(true);
         sleep(stop.drain).await;
         self.end(stop).await
     }
 
-    /// Leaves everything to a new process. If that fails, nothing has changed.
+    /// Leaves everything to a new process. If that fails, nothing has changed but that nothing is accepted.
     async fn hand_over(&mut self) -> anyhow::Result<Handed> {
-        let lasting = &self.parts.lasting;
+        let Parts { lasting, reload, .. } = &self.parts;
         let program = self.program.as_deref().context("it is not known which program this is")?;
-        let elapsed = lasting.clock.now().since_start();
-        let mut heir = Heir::start(
-            program,
-            self.parts.reload.file(),
-            self.sockets()?,
-            elapsed,
-            &lasting.hold_key,
-        )
-        .await?;
+        // The new process reads the configuration that is in the file now.
+        let _held = reload.hold().await;
+        let mut heir = Heir::start(program, reload.file(), self.sockets()?, lasting).await?;
         // From here until the new process accepts, clients wait in the sockets' queues.
         self.accepting.stop().await;
         let (news, told) = mpsc::channel(NEWS);
@@ -192,13 +213,33 @@ impl Running {
         if let Err(error) = heir.inherit(&estate).await {
             lasting.late.disinherit();
             heir.end().await;
-            self.accepting = accept(&self.parts, &self.door, &self.workers, &self.ask_for_upgrade)?;
             return Err(error);
         }
+        reload.leave(true);
         let id = heir.id();
-        systemd::replaced_by(id);
+        self.is_the_service.store(false, Ordering::Release);
+        systemd::is_now(id);
         tracing::info!(id, "another process has taken over");
         Ok(Handed { id, telling: tokio::spawn(heir.keep_telling(told)) })
+    }
+
+    fn accept_again(&mut self) -> anyhow::Result<()> {
+        self.accepting = accept(&self.parts, &self.door, &self.workers, &self.ask_for_upgrade)?;
+        Ok(())
+    }
+
+    /// The process that had taken over is gone: this one is all there is.
+    fn go_on_alone(&mut self) -> anyhow::Result<()> {
+        tracing::error!("this process serves again");
+        let Parts { lasting, current, reload, .. } = &self.parts;
+        reload.leave(false);
+        lasting.late.disinherit();
+        self.leaving.send_replace(false);
+        self.is_the_service.store(true, Ordering::Release);
+        systemd::is_now(std::process::id());
+        lasting.spool.take_replay_back();
+        tokio::spawn(Replay::new(current.clone()).run());
+        self.accept_again()
     }
 
     /// Every socket, with what it is for and where it was configured to listen.
@@ -212,31 +253,54 @@ impl Running {
         Ok(sockets)
     }
 
-    /// Ends what was begun, after another process has taken over.
-    async fn live_on(&self, handed: Handed) {
-        let _ = self.leaving.send(true);
-        self.parts.listeners.iter().for_each(|listener| listener.close());
-        let (spool, late) = (&self.parts.lasting.spool, &self.parts.lasting.late);
-        spool.stop_replaying();
-        let _ = timeout(LAST_TRIES, until(|| !spool.is_trying())).await;
-        spool.yield_replay();
-        let over = until(|| !self.is_busy() && self.clients.count() == 0 && !late.is_asking());
-        let _ = timeout(LIVES_ON, over).await;
+    /// Ends what was begun, after another process has taken over. False if that one has ended first.
+    async fn live_on(&mut self, mut handed: Handed, signals: &mut Signals) -> bool {
+        // Whoever asks from now on asks the new process.
+        while let Ok(asked) = self.upgrades.try_recv() {
+            drop(asked);
+        }
+        self.leaving.send_replace(true);
+        let Lasting { spool, late, .. } = &self.parts.lasting;
+        let over = async {
+            spool.stop_replaying();
+            // What is on its way to the application comes before what the new process delivers.
+            let _ = timeout(LAST_TRIES, until(|| !self.is_busy())).await;
+            spool.yield_replay();
+            let over =
+                until(|| !self.is_busy() && self.door.clients.count() == 0 && !late.is_asking());
+            let _ = timeout(LIVES_ON, over).await;
+        };
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => break,
+                _ = &mut handed.telling => return false,
+                told = signals.next() => match told {
+                    Told::Stop => break,
+                    Told::Reload => handed.signal(Signal::HUP),
+                    Told::Upgrade => handed.signal(Signal::USR2),
+                },
+            }
+        }
         late.disinherit();
         // It has been told everything when this ends.
         let _ = timeout(CLOSE, handed.telling).await;
+        true
     }
 
+    /// Whether anything was begun that has not ended.
     fn is_busy(&self) -> bool {
         let lasting = &self.parts.lasting;
-        lasting.metrics.visits_in_flight.get() > 0 || lasting.spool.is_trying()
+        lasting.metrics.visits_in_flight.get() > 0
+            || lasting.spool.is_trying()
+            || self.door.clients.is_any_busy()
     }
 
     /// Accepts no more, and waits for what is under way.
     async fn end(mut self, stop: Stop) -> anyhow::Result<()> {
         self.parts.listeners.iter().for_each(|listener| listener.close());
         self.accepting.stop_public().await;
-        self.clients.end_idle();
+        self.door.clients.end_idle();
         let spool = &self.parts.lasting.spool;
         spool.stop_replaying();
         let in_time = timeout(stop.grace, until(|| !self.is_busy())).await.is_ok();
@@ -260,6 +324,55 @@ struct Handed {
     id: u32,
     /// Tells it what comes of what was begun.
     telling: JoinHandle<()>,
+}
+
+// === impl Handed ===
+
+impl Handed {
+    /// What was meant for the process that serves.
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.id).ok().and_then(Pid::from_raw);
+        // It may have ended.
+        let _ = id.map(|id| kill_process(id, signal));
+    }
+}
+
+// === impl Signals ===
+
+impl Signals {
+    /// Listens to signals from now on.
+    pub fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+            // A limit on the size of files is a full disk like any other, and no reason to end.
+            _too_large: signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?,
+        })
+    }
+
+    /// The next thing it is told.
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hang_up.recv() => Told::Reload,
+            _ = self.upgrade.recv() => Told::Upgrade,
+        }
+    }
+
+    /// Waits until it is told to stop; notes whether it was told to reload meanwhile. An upgrade is under
+    /// way already.
+    async fn stop(&mut self, reload: &mut bool) {
+        loop {
+            match self.next().await {
+                Told::Stop => return,
+                Told::Reload => *reload = true,
+                Told::Upgrade => {}
+            }
+        }
+    }
 }
 
 // === impl Accepting ===
@@ -315,7 +428,7 @@ fn framework(current: &Current) -> HttpProxy<Edge> {
     // Whether HTTP/2 is taken without TLS each listener says for itself.
     options.h2c = true;
     proxy.server_options = Some(options);
-    proxy.h2_options = Some(http2_options());
+    proxy.h2_options = Some(http2_options(&current.load().limits));
     proxy.handle_init_modules();
     proxy
 }

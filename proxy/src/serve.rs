@@ -20,11 +20,11 @@ use crate::assembly::{Lasting, Resolving};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::handover::{Plane, Predecessor};
-use crate::listener::Listener;
+use crate::listener::{BACKLOG, Listener};
 use crate::probe::Prober;
 use crate::relay::hold::HoldKeys;
-use crate::reload::{Fixed, Reload};
-use crate::running::{Parts, Running};
+use crate::reload::{Fixed, OTHER_SPOOL, Reload};
+use crate::running::{Parts, Running, Signals};
 use crate::spool::replay::Replay;
 use crate::spool::{Spool, Writer};
 use crate::upstream::keep_sweeping;
@@ -32,8 +32,6 @@ use crate::watchman::Watchman;
 use crate::workers::Workers;
 use crate::{Current, process, systemd};
 
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 4096;
 /// How long starting waits for the spool.
 const START: Duration = Duration::from_secs(3);
 /// How often answers that are not needed any more are looked for.
@@ -56,13 +54,18 @@ pub fn run(
     mut predecessor: Option<Predecessor>,
     announce: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
-    process::prepare(config.limits.connections);
+    process::keep_memory_private();
+    process::allow_descriptors(config.limits.connections);
     for warning in &config.warnings {
         tracing::warn!(warning, "the configuration");
     }
     let workers = Workers::start(config.threads)?;
     let control = single_thread("holdline-control")?;
     let news = single_thread("holdline-spool")?;
+    let signals = control.block_on(async { Signals::listen() })?;
+    if predecessor.as_ref().is_some_and(|old| old.spool != config.spool.folder) {
+        anyhow::bail!("spool.folder: {OTHER_SPOOL}");
+    }
     let fixed = Fixed::of(&config);
     let mut listen = |plane| match predecessor.as_mut().and_then(|old| old.socket(plane)) {
         Some(socket) => Ok(socket),
@@ -98,7 +101,6 @@ pub fn run(
         estate.late.into_iter().for_each(|news| lasting.late.take_in(news));
     }
     watch_upstreams(&control, tasks.watchman, &current, &lasting);
-    control.spawn(systemd::keep_alive(workers.handles().clone()));
     let addresses = Addresses {
         public: listeners.iter().map(|one| (one.address, one.is_tls())).collect(),
         admin: admin.local_addr()?,
@@ -111,11 +113,11 @@ pub fn run(
         let late = parts.lasting.late.clone();
         let running = Running::begin(&workers, parts)?;
         if let Some(old) = predecessor {
-            old.serving(late)?;
+            old.serving(late);
         }
         announce(&addresses);
         systemd::ready();
-        running.until_stopped().await
+        running.until_stopped(signals).await
     });
     // What is still running has had its grace; it must not hold up the end.
     drop(workers);

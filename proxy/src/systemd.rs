@@ -1,6 +1,8 @@
 //! What a service manager is told: that the edge is ready, is stopping, is another process now, and is
 //! alive. Without one that listens (`NOTIFY_SOCKET`) nothing is told.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -19,14 +21,14 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Another process goes on in place of this one.
-pub fn replaced_by(id: u32) {
+/// A process goes on in place of the one that was the service's: another, or this one again.
+pub fn is_now(id: u32) {
     tell(&[NotifyState::MainPid(id)]);
 }
 
 /// Says again and again that the edge is alive, as long as every thread of the data plane does what it
-/// is asked; ends with the process.
-pub async fn keep_alive(workers: Handles) {
+/// is asked, and the process is the one that serves; ends with the process.
+pub async fn keep_alive(workers: Handles, serving: Arc<AtomicBool>) {
     let Some(limit) = watchdog() else { return };
     loop {
         let alive = workers.all().map(|thread| {
@@ -34,7 +36,8 @@ pub async fn keep_alive(workers: Handles) {
             thread.spawn(async move { done.send(()) });
             seen
         });
-        if timeout(limit, futures::future::join_all(alive)).await.is_ok() {
+        let alive = timeout(limit, futures::future::join_all(alive)).await.is_ok();
+        if alive && serving.load(Ordering::Acquire) {
             tell(&[NotifyState::Watchdog]);
         }
         sleep(limit / 3).await;

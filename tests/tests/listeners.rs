@@ -493,7 +493,7 @@ replay = "idempotent"
         }
         let mut stream = TcpStream::connect(world.public()).await.unwrap();
         stream.write_all(&ask(n)).await.unwrap();
-        world.until_metric("holdline_visits_in_flight", "", (n + 1) as f64).await.unwrap();
+        world.until_metric("holdline_requests_in_flight", "", (n + 1) as f64).await.unwrap();
         asking.push(stream);
     }
     let mut one_more = TcpStream::connect(world.public()).await.unwrap();

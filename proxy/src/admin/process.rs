@@ -21,7 +21,9 @@ pub(super) fn router() -> Router<Control> {
 
 async fn reload(State(reload): State<Arc<Reload>>) -> Answer {
     tracing::info!(target: "audit", what = "reload", "asked for over the admin plane");
-    match reload.now().await {
+    // It goes on if whoever asked does not wait.
+    let reloaded = tokio::spawn(async move { reload.now().await }).await;
+    match reloaded.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(warnings) => Ok(Json(json!({ "reloaded": true, "warnings": warnings }))),
         Err(why) => Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, why)),
     }

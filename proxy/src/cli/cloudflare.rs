@@ -65,7 +65,11 @@ pub async fn refresh(file: &Path, from: &str) -> anyhow::Result<String> {
     networks.iter().for_each(|network| list.push_str(&format!("{network}\n")));
     // Put in place as a whole: an edge may be reading it.
     let beside = file.with_extension("new");
-    std::fs::write(&beside, list).with_context(|| format!("writing {}", beside.display()))?;
+    let write = || {
+        std::fs::write(&beside, list)?;
+        std::fs::File::open(&beside)?.sync_all()
+    };
+    write().with_context(|| format!("writing {}", beside.display()))?;
     std::fs::rename(&beside, file).with_context(|| format!("writing {}", file.display()))?;
     let shown = |networks: BTreeSet<&IpNet>| match networks.is_empty() {
         true => "none".to_owned(),

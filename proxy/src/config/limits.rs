@@ -40,7 +40,8 @@ pub enum Worth {
 // === impl Limits ===
 
 impl Limits {
-    /// Whether there is room for one more request of this worth beside so many in flight. The last
+    /// Whether there is room for one more request of this worth beside so many in flight: proven visits,
+    /// and what is streamed. Whoever is not proven takes no room from those who are. The last
     /// quarter is kept from what is only passed through, the last eighth from reports.
     pub fn has_room(&self, worth: Worth, in_flight: i64) -> bool {
         let share = match worth {
@@ -48,7 +49,7 @@ impl Limits {
             Worth::Reported => self.requests * 7 / 8,
             Worth::Asked => self.requests,
         };
-        in_flight <= share
+        in_flight < share
     }
 }
 
@@ -84,6 +85,6 @@ mod tests {
         let limits = read(&mut Section::root(source, toml::Table::new()));
         let limits = Limits { requests: 80, ..limits };
         let last = |worth| (0..200).take_while(|&n| limits.has_room(worth, n)).count();
-        assert_eq!([Worth::Passed, Worth::Reported, Worth::Asked].map(last), [61, 71, 81]);
+        assert_eq!([Worth::Passed, Worth::Reported, Worth::Asked].map(last), [60, 70, 80]);
     }
 }

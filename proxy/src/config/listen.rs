@@ -123,6 +123,9 @@ pub(super) fn read_trust(section: &mut Section<'_>, folder: &Path) -> Trust {
         let networks: &[&str] = match name.as_str() {
             "cloudflare" => {
                 match networks_in(&published) {
+                    Ok(networks) if networks.is_empty() => {
+                        section.fault("cloudflare", "there is no network in it")
+                    }
                     Ok(networks) => trust.cloudflare = networks,
                     Err(line) => section.fault("cloudflare", &format!("{line:?} is no network")),
                 }

@@ -5,20 +5,21 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use holdline_policy::Moment;
 use pingora_core::apps::{HttpServerApp as _, ServerApp as _};
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::chunks::Chunks;
-use super::clients::Client;
+use super::clients::{Busy, Client};
 use super::head::{Malformed, Reader, Whole, Wrong};
-use super::wire::Wire;
+use super::wire::{Wire, read_rest};
 use super::{Closed, Door};
 use crate::answer::{Answer, AnsweredBy, Refusal};
 use crate::config::Limits;
@@ -26,8 +27,8 @@ use crate::edge::ANSWERED_BY;
 
 /// What a client that knows HTTP/2 begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What is still read of a request that was refused, so that the refusal is not lost with it.
-const LEFTOVER: u64 = 256 * 1024;
+/// How long a client of HTTP/2 has to send what is on its way when its connection ends.
+const GOING: Duration = Duration::from_secs(2);
 /// How long whoever is turned away is listened to: his place is wanted.
 const TURNED_AWAY: Duration = Duration::from_millis(500);
 
@@ -43,7 +44,7 @@ pub(super) struct Connection {
 /// How waiting for a head ended.
 enum Next {
     /// It is whole, and the first of what was read ahead.
-    Head(Moment),
+    Head(Busy),
     /// The client greets in HTTP/2.
     Http2,
     /// It cannot be used.
@@ -62,8 +63,8 @@ impl Connection {
         }
         loop {
             let limits = self.door.current.load().limits;
-            let began = match self.next(&limits).await {
-                Next::Head(began) => began,
+            let busy = match self.next(&limits).await {
+                Next::Head(busy) => busy,
                 Next::Http2 => return self.http2().await,
                 Next::Refused(refusal) => return self.refuse(refusal, &limits).await,
                 Next::Over(why) => {
@@ -73,13 +74,11 @@ impl Connection {
                     return;
                 }
             };
-            let busy = self.client.begin(began);
             let Connection { door, wire, client, http2 } = self;
             let mut session = ServerSession::new_http1(Box::new(wire));
             let leaving = *door.leaving.borrow();
             session.set_keepalive((!leaving).then_some(limits.idle.as_secs().max(1)));
             let reused = door.proxy.process_new_http(session, &door.leaving).await;
-            client.rest(door.clock.now());
             drop(busy);
             let Some((stream, _)) = reused.map(|reused| reused.consume()) else { return };
             let Ok(wire) = stream.into_any().downcast::<Wire>() else { return };
@@ -92,10 +91,11 @@ impl Connection {
         if self.wire.ahead.is_empty() {
             let Connection { wire, client, .. } = self;
             let first = std::future::poll_fn(|context| {
-                if client.poll_ended(context.waker()).is_ready() {
-                    return Err(Closed::MadeRoom).into();
+                // A request that is there already comes before the end.
+                match wire.poll_ahead(context) {
+                    Poll::Ready(read) => Poll::Ready(Ok(read)),
+                    Poll::Pending => client.poll_ended(context.waker()).map(Err),
                 }
-                wire.poll_ahead(context).map(Ok)
             });
             match fast_timeout(limits.idle, first).await {
                 Err(_) => return Next::Over(Some(Closed::Idle)),
@@ -104,7 +104,7 @@ impl Connection {
                 Ok(Ok(Ok(_))) => {}
             }
         }
-        let began = self.door.clock.now();
+        let busy = self.client.begin(self.door.clock.now());
         match fast_timeout(limits.head_time, self.head(limits)).await {
             Err(_) => Next::Refused(Refusal::HeaderTooSlow),
             Ok(Err(_)) => Next::Over(None),
@@ -117,7 +117,7 @@ impl Connection {
                 }
                 self.wire.chunks = whole.is_chunked.then_some(chunks);
                 self.shorten(&whole);
-                Next::Head(began)
+                Next::Head(busy)
             }
             Ok(Ok(Some(Err(Wrong::TooLarge)))) => Next::Refused(Refusal::HeaderTooLarge),
             Ok(Ok(Some(Err(Wrong::Malformed(malformed))))) => {
@@ -173,12 +173,35 @@ impl Connection {
         });
         let Ok(Ok(true)) = greeted.await else { return };
         let Connection { door, wire, client, .. } = self;
+        let (tell, told) = watch::channel(false);
+        let mut served = door.proxy.process_new(Box::new(wire), &told);
+        let mut leaving = door.leaving.clone();
         let ended = std::future::poll_fn(|context| client.poll_ended(context.waker()));
-        let idle = client.idle_for(|| door.current.load().limits.idle, door.clock);
-        tokio::select! {
-            _ = door.proxy.process_new(Box::new(wire), &door.leaving) => {}
-            () = ended => door.metrics.closed(Closed::MadeRoom),
-            () = idle => door.metrics.closed(Closed::Idle),
+        let ended = async {
+            tokio::select! {
+                why = ended => Some(why),
+                () = client.idle_for(|| door.current.load().limits.idle) => Some(Closed::Idle),
+                _ = leaving.wait_for(|leaving| *leaving) => None,
+            }
+        };
+        let why = tokio::select! {
+            _ = &mut served => return,
+            why = ended => why,
+        };
+        // The client is told what will not be taken any more, and sends the rest elsewhere.
+        let _ = tell.send(true);
+        match why {
+            Some(why) => {
+                door.metrics.closed(why);
+                let _ = fast_timeout(GOING, served).await;
+            }
+            None => {
+                let ended = std::future::poll_fn(|context| client.poll_ended(context.waker()));
+                tokio::select! {
+                    _ = served => {}
+                    why = ended => door.metrics.closed(why),
+                }
+            }
         }
     }
 
@@ -190,8 +213,7 @@ impl Connection {
     }
 }
 
-/// Says a last word and closes. What the client still sends is read meanwhile: closing with something
-/// unread would take the word back.
+/// Says a last word and closes, once the client has stopped to send.
 async fn say_and_close(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     text: &[u8],
@@ -199,12 +221,12 @@ async fn say_and_close(
 ) {
     let farewell = async {
         stream.write_all(text).await?;
-        stream.shutdown().await?;
-        let mut unread = stream.take(LEFTOVER);
-        tokio::io::copy(&mut unread, &mut tokio::io::sink()).await
+        stream.shutdown().await
     };
     // The client may be gone; there is nobody else to tell.
-    let _ = fast_timeout(within, farewell).await;
+    if let Ok(Ok(())) = fast_timeout(within, farewell).await {
+        read_rest(stream, within).await;
+    }
 }
 
 /// A refusal on the wire, for a request that the framework never saw.

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::FutureExt as _;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_proxy::HttpProxy;
 use pingora_timeout::fast_timeout::fast_timeout;
@@ -30,23 +31,25 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
-use crate::Current;
 use crate::clock::Clock;
 use crate::config::{Limits, ListenerConfig};
 use crate::edge::Edge;
 use crate::telemetry::Metrics;
 use crate::workers::{Handles, Load};
-use clients::{Clients, Seat};
+use crate::{Current, Holdline};
+use clients::{Clients, Newcomer, Seat};
 use connection::{Connection, turn_away};
 use proxy_protocol::Said;
 use tls::{Stamp, TlsFiles};
 pub use wire::client;
 use wire::{Socket, Wire};
 
+/// Connections that may wait to be accepted.
+pub const BACKLOG: u32 = 4096;
 /// How long accepting pauses when the system has no more descriptors.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-/// The largest header list of an HTTP/2 request, as its standard counts it: with 32 bytes a field.
-const LARGEST_LIST: u32 = 36 * 1024;
+/// What a field of an HTTP/2 request counts beside its bytes (RFC 9113 section 6.5.2).
+const FIELD: usize = 32;
 /// Requests in flight on one HTTP/2 connection.
 const MOST_STREAMS: u32 = 128;
 /// How often the files of certificates are looked at.
@@ -100,6 +103,8 @@ pub enum Closed {
     Idle,
     /// It was idle, and its place was needed.
     MadeRoom,
+    /// It was idle, and the process ends.
+    Stopping,
     /// There are as many as allowed, and none is idle.
     TooMany,
     /// There are as many from its address as allowed.
@@ -118,9 +123,10 @@ pub enum Closed {
 
 impl Closed {
     /// All of them.
-    pub const ALL: [Closed; 8] = [
+    pub const ALL: [Closed; 9] = [
         Closed::Idle,
         Closed::MadeRoom,
+        Closed::Stopping,
         Closed::TooMany,
         Closed::TooManyFromAddress,
         Closed::NotTrusted,
@@ -134,6 +140,7 @@ impl Closed {
         match self {
             Closed::Idle => "idle",
             Closed::MadeRoom => "made_room",
+            Closed::Stopping => "stopping",
             Closed::TooMany => "too_many",
             Closed::TooManyFromAddress => "too_many_from_address",
             Closed::NotTrusted => "not_trusted",
@@ -192,12 +199,21 @@ impl Listener {
     ) -> io::Result<()> {
         let Some(socket) = self.socket()? else { return Ok(()) };
         let socket = TcpListener::from_std(socket)?;
+        // Whoever is connected already is taken in before the socket is closed.
+        let mut last = BACKLOG;
         loop {
-            let accepted = tokio::select! {
-                biased;
-                _ = closed.wait_for(|closed| *closed) => return Ok(()),
-                accepted = socket.accept() => accepted,
+            let accepted = if *closed.borrow() {
+                match socket.accept().now_or_never() {
+                    Some(accepted) if last > 0 => accepted,
+                    _ => return Ok(()),
+                }
+            } else {
+                tokio::select! {
+                    accepted = socket.accept() => accepted,
+                    _ = closed.changed() => continue,
+                }
             };
+            last -= u32::from(*closed.borrow());
             match accepted {
                 Ok((stream, peer)) => {
                     door.metrics.connections.inc();
@@ -228,16 +244,19 @@ impl Listener {
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         // Answers are small, and somebody waits for each of them.
         let _ = stream.set_nodelay(true);
-        let limits = door.current.load().limits;
-        let Some((seat, made_room)) = door.clients.admit(limits.connections) else {
-            door.metrics.closed(Closed::TooMany);
-            return self.turn_away(stream, &limits).await;
+        let (limits, newcomer) = {
+            let current = door.current.load();
+            (current.limits, newcomer(&current, peer.ip().to_canonical()))
         };
-        if made_room {
-            door.metrics.closed(Closed::MadeRoom);
-        }
+        let seat = match door.clients.admit(newcomer, limits.connections) {
+            Ok(seat) => seat,
+            Err(why) => {
+                door.metrics.closed(why);
+                return self.turn_away(stream, &limits).await;
+            }
+        };
         // Boxed: the rest of a connection's life is much larger than its beginning.
-        match Box::pin(self.clone().greet(&door, stream, peer.ip(), seat)).await {
+        match Box::pin(self.clone().greet(&door, stream, newcomer, seat)).await {
             Ok((connection, _seat)) => Box::pin(connection.serve()).await,
             Err(why) => door.metrics.closed(why),
         }
@@ -248,26 +267,32 @@ impl Listener {
         self: Arc<Self>,
         door: &Arc<Door>,
         mut stream: TcpStream,
-        peer: IpAddr,
+        mut who: Newcomer,
         mut seat: Seat,
     ) -> Result<(Connection, Seat), Closed> {
         let (current, manner) = (door.current.load_full(), self.manner.load_full());
-        let (limits, trust) = (current.limits, &current.trust);
-        let mut address = peer.to_canonical();
+        let limits = current.limits;
         if manner.proxy_protocol {
-            if !trust.includes(address) {
+            if who.share.is_some() {
                 return Err(Closed::NotTrusted);
             }
             let header = fast_timeout(limits.handshake_time, read_proxy_header(&mut stream)).await;
             let said =
                 header.map_err(|_| Closed::HandshakeTooSlow)?.ok_or(Closed::NoProxyHeader)?;
-            address = said.source.map_or(address, |source| source.ip().to_canonical());
+            match said.source {
+                Some(source) => who = newcomer(&current, source.ip().to_canonical()),
+                None => who.may_be_believed = false,
+            }
         }
-        let most = (!trust.includes(address)).then_some(limits.connections_per_address);
-        let Some(client) = seat.take(address, most, door.clock.now()) else {
-            self.turn_away(stream, &limits).await;
-            return Err(Closed::TooManyFromAddress);
+        let client = match seat.take(who, door.clock) {
+            Ok(client) => client,
+            Err(why) => {
+                self.turn_away(stream, &limits).await;
+                return Err(why);
+            }
         };
+        // Whoever greets is not idle.
+        let greeting = client.begin(door.clock.now());
         drop(current);
         let socket: Socket = match &manner.tls {
             None => Either::Left(stream),
@@ -279,6 +304,7 @@ impl Listener {
         };
         let http2 = manner.http2 && matches!(socket, Either::Left(_));
         let wire = Wire::new(socket, client.clone()).map_err(|_| Closed::HandshakeFailed)?;
+        drop(greeting);
         Ok((Connection { door: door.clone(), wire, client, http2 }, seat))
     }
 
@@ -288,6 +314,13 @@ impl Listener {
             turn_away(stream, limits).await;
         }
     }
+}
+
+/// Somebody who connects from an address.
+fn newcomer(current: &Holdline, address: IpAddr) -> Newcomer {
+    let trusted = current.trust.includes(address);
+    let share = (!trusted).then_some(current.limits.connections_per_address);
+    Newcomer { address, share, may_be_believed: true }
 }
 
 /// Reads a PROXY header and not a byte more; none if what arrives is no such header.
@@ -312,9 +345,10 @@ async fn read_proxy_header(stream: &mut TcpStream) -> Option<Said> {
 pub async fn keep_certificates(listeners: Arc<[Arc<Listener>]>, metrics: Arc<Metrics>) {
     loop {
         tokio::time::sleep(LOOK_AT_FILES).await;
-        for listener in listeners.iter() {
-            listener.look_at_files(&metrics);
-        }
+        let (listeners, metrics) = (listeners.clone(), metrics.clone());
+        // The files may be anywhere, and slow to come.
+        let look = move || listeners.iter().for_each(|one| one.look_at_files(&metrics));
+        let _ = tokio::task::spawn_blocking(look).await;
     }
 }
 
@@ -326,7 +360,6 @@ impl Listener {
     fn look_at_files(&self, metrics: &Metrics) {
         let manner = self.manner.load_full();
         let Some(tls) = &manner.tls else { return };
-        // Taken before the files are read: a change in the meantime is seen the next time.
         let stamp = tls.files.stamp();
         if stamp == tls.stamp {
             return;
@@ -337,6 +370,7 @@ impl Listener {
             Ok(identity) => {
                 tracing::info!(%address, "the certificates were read anew");
                 metrics.certificates_read("read", Some((address, &identity)));
+                tls.stamp = identity.stamp;
                 tls.acceptor = identity.config.into();
             }
             Err(faults) => {
@@ -359,16 +393,18 @@ impl Manner {
     fn of(config: ListenerConfig, address: SocketAddr, metrics: &Metrics) -> Manner {
         let tls = config.tls.map(|(files, identity)| {
             metrics.certificates(address, &identity);
-            Tls { stamp: files.stamp(), files, acceptor: identity.config.into() }
+            Tls { stamp: identity.stamp, files, acceptor: identity.config.into() }
         });
         Manner { tls, proxy_protocol: config.proxy_protocol, http2: config.http2 }
     }
 }
 
 /// What every client is told of HTTP/2: as much as callers need, and little enough to bear.
-pub fn http2_options() -> H2Options {
+pub fn http2_options(limits: &Limits) -> H2Options {
     let mut options = pingora_core::protocols::http::v2::server::default_h2_options();
     // Floods of resets and of continuations are met by the library's own limits.
-    options.max_header_list_size(LARGEST_LIST).max_concurrent_streams(MOST_STREAMS);
+    let list = limits.head.size + FIELD * limits.head.fields;
+    let list = u32::try_from(list).unwrap_or(u32::MAX);
+    options.max_header_list_size(list).max_concurrent_streams(MOST_STREAMS);
     options
 }

@@ -43,6 +43,8 @@ pub struct Identity {
     pub config: Arc<ServerConfig>,
     /// Its certificates.
     pub certificates: Vec<Certificate>,
+    /// What the files looked like before they were read.
+    pub stamp: Stamp,
 }
 
 /// A certificate in short.
@@ -59,7 +61,7 @@ pub struct Certificate {
 }
 
 /// What tells one state of a file from another.
-pub type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
+pub type Stamp = Vec<Option<(i64, i64, u64)>>;
 
 /// Chooses by name.
 #[derive(Debug)]
@@ -70,6 +72,8 @@ struct ByName(Vec<(Vec<String>, Arc<CertifiedKey>)>);
 impl TlsFiles {
     /// Reads the files. Every fault is told, each with its file.
     pub fn load(&self) -> Result<Identity, Vec<String>> {
+        // Taken before the files are read: a change in the meantime is seen the next time.
+        let stamp = self.stamp();
         let mut faults = Vec::new();
         let mut keys = Vec::new();
         let mut certificates = Vec::new();
@@ -91,7 +95,7 @@ impl TlsFiles {
             return Err(faults);
         }
         let config = self.config(keys, authorities).map_err(|fault| vec![fault])?;
-        Ok(Identity { config: Arc::new(config), certificates })
+        Ok(Identity { config: Arc::new(config), certificates, stamp })
     }
 
     fn config(
@@ -129,7 +133,8 @@ impl TlsFiles {
             .chain(&self.client_authorities)
             .map(|path| {
                 let file = fs::metadata(path).ok()?;
-                Some((file.modified().ok()?, file.len(), file.ino()))
+                // Every change shows here, that of its permissions as well.
+                Some((file.ctime(), file.ctime_nsec(), file.ino()))
             })
             .collect()
     }

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
@@ -20,14 +21,21 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora_http::ResponseHeader;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use pingora_timeout::fast_timeout::fast_timeout;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::chunks::Chunks;
 use super::clients::Client;
 
+/// How long a client may take nothing of what it is sent.
+const STALL: Duration = Duration::from_secs(10);
+/// How long, and how much, a client is listened to after an answer that came before its request was read.
+const LINGER: Duration = Duration::from_secs(1);
+const LEFTOVER: u64 = 256 * 1024;
 /// Bytes taken from a socket at once while reading ahead.
 const GULP: usize = 8 * 1024;
 
@@ -39,7 +47,10 @@ pub(super) struct Wire {
     pub(super) ahead: BytesMut,
     /// The framing of the body that is being read, where it comes in chunks.
     pub(super) chunks: Option<Chunks>,
+    whose: Arc<Client>,
     client: Arc<ProxyDigest>,
+    /// Runs while the client does not take what it is sent.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 /// What carries the bytes: the network itself, or TLS over it.
@@ -52,8 +63,9 @@ impl Wire {
     /// one for proxies on the way to an upstream; it carries that beside every request.
     pub(super) fn new(socket: Socket, client: Arc<Client>) -> pingora_error::Result<Wire> {
         let unused = Box::new(ResponseHeader::build_no_case(200, Some(0))?);
-        let client = Arc::new(ProxyDigest::new(unused, Some(Box::new(client))));
-        Ok(Wire { socket, ahead: BytesMut::new(), chunks: None, client })
+        let carried = Arc::new(ProxyDigest::new(unused, Some(Box::new(client.clone()))));
+        let (ahead, chunks, stall) = (BytesMut::new(), None, None);
+        Ok(Wire { socket, ahead, chunks, whose: client, client: carried, stall })
     }
 
     /// Reads once into what was read ahead. Zero bytes: the other side is done.
@@ -107,13 +119,31 @@ impl AsyncRead for Wire {
     }
 }
 
+impl Wire {
+    /// Gives up on a client that does not take what it is sent: what is pending for too long has failed.
+    fn unless_stalled<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        sent: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if sent.is_ready() {
+            self.stall = None;
+            return sent;
+        }
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL)));
+        ready!(stall.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
 impl AsyncWrite for Wire {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        let sent = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.unless_stalled(context, sent)
     }
 
     fn poll_write_vectored(
@@ -121,7 +151,8 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+        let sent = Pin::new(&mut self.socket).poll_write_vectored(context, slices);
+        self.unless_stalled(context, sent)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -129,11 +160,13 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+        let sent = Pin::new(&mut self.socket).poll_flush(context);
+        self.unless_stalled(context, sent)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+        let sent = Pin::new(&mut self.socket).poll_shutdown(context);
+        self.unless_stalled(context, sent)
     }
 }
 
@@ -142,7 +175,18 @@ impl Shutdown for Wire {
     async fn shutdown(&mut self) {
         // The other side may be gone already.
         let _ = AsyncWriteExt::shutdown(self).await;
+        if self.whose.left_unread() {
+            read_rest(&mut self.socket, LINGER).await;
+        }
     }
+}
+
+/// Reads what a client still sends after it was answered: closing with something unread would take the
+/// answer back.
+pub(super) async fn read_rest(stream: &mut (impl AsyncRead + Unpin), within: Duration) {
+    let mut unread = stream.take(LEFTOVER);
+    // The client may be gone; there is nobody else to tell.
+    let _ = fast_timeout(within, tokio::io::copy(&mut unread, &mut tokio::io::sink())).await;
 }
 
 impl UniqueID for Wire {

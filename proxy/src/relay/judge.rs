@@ -68,7 +68,10 @@ fn unfit(reply: &Reply) -> Unfit {
 /// programs or to people.
 fn is_block(body: &[u8]) -> bool {
     let says = |what: &[u8]| memchr::memmem::find(body, what).is_some();
-    body.starts_with(b"error code: 1") || says(b"cf-error-details") || says(b"cf-error-code")
+    let number = body.strip_prefix(b"error code: ").map(<[u8]>::trim_ascii);
+    let number =
+        number.is_some_and(|n| n.len() == 4 && n[0] == b'1' && n.iter().all(u8::is_ascii_digit));
+    number || says(b"cf-error-details") || says(b"cf-error-code")
 }
 
 #[cfg(test)]
@@ -95,6 +98,7 @@ mod tests {
             ),
             (403, Passed, "no such user", Outcome::Status(403), None),
             (403, No, "error code: 1020", Outcome::Status(403), None),
+            (403, Passed, "error code: 17 is yours", Outcome::Status(403), None),
             (502, Passed, "<html>", Outcome::Status(502), None),
         ] {
             let reply = Reply {

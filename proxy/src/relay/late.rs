@@ -159,6 +159,10 @@ impl LateAnswers {
     /// Forgets what nobody returns for any more, and gives back the answers that nobody fetched.
     pub(super) fn sweep(&self, now: Moment) -> Vec<(Subject, Answer)> {
         let mut entries = self.lock();
+        // Whoever takes over tells of it; until it has, nothing is forgotten.
+        if entries.heir.is_some() {
+            return Vec::new();
+        }
         let over: Vec<String> = entries
             .by_delivery
             .iter()
@@ -166,12 +170,9 @@ impl LateAnswers {
             .map(|(delivery, _)| delivery.clone())
             .collect();
         let mut not_fetched = Vec::new();
-        // Whoever takes over tells of it.
-        let has_heir = entries.heir.is_some();
         for delivery in over {
             if let Some(Entry { late: Late::Answered(answer), subject, fetched: false, .. }) =
                 entries.take(&delivery)
-                && !has_heir
             {
                 self.metrics.late_answers.with_label_values(&["unfetched"]).inc();
                 not_fetched.push((subject, answer));
@@ -221,7 +222,9 @@ impl LateAnswers {
             }
             What::GivenUp { may_have_run } => self.end(&delivery, Late::GivenUp { may_have_run }),
             What::Fetched => {
-                if let Some(entry) = self.lock().by_delivery.get_mut(&delivery) {
+                let mut entries = self.lock();
+                entries.tell(&delivery, || What::Fetched);
+                if let Some(entry) = entries.by_delivery.get_mut(&delivery) {
                     entry.fetched = true;
                 }
             }
@@ -231,9 +234,15 @@ impl LateAnswers {
     /// The other process is gone: what it was still asking it asks no more, and nobody knows how far it
     /// came.
     pub fn orphan(&self) {
-        for entry in self.lock().by_delivery.values_mut() {
-            if entry.elsewhere && matches!(entry.late, Late::Running) {
-                entry.late = Late::GivenUp { may_have_run: true };
+        let mut entries = self.lock();
+        let orphans = entries.by_delivery.iter();
+        let orphans = orphans.filter(|(_, e)| e.elsewhere && matches!(e.late, Late::Running));
+        let orphans: Vec<String> = orphans.map(|(delivery, _)| delivery.clone()).collect();
+        for delivery in orphans {
+            let late = Late::GivenUp { may_have_run: true };
+            entries.tell(&delivery, || What::of(&late));
+            if let Some(entry) = entries.by_delivery.get_mut(&delivery) {
+                entry.late = late;
             }
         }
     }

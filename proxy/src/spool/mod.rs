@@ -22,7 +22,7 @@ mod store;
 pub mod tools;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -173,6 +173,11 @@ impl Spool {
         (spool, writer)
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What was configured.
     pub fn config(&self) -> Guard<Arc<SpoolConfig>> {
         self.config.load()
@@ -319,6 +324,12 @@ impl Spool {
     /// Leaves the right to replay to another process. For when nothing is being tried any more.
     pub fn yield_replay(&self) {
         self.yielding.store(true, Ordering::Release);
+    }
+
+    /// Takes the right to replay back, as soon as the other process is gone. Its replay has to be run anew.
+    pub fn take_replay_back(&self) {
+        self.yielding.store(false, Ordering::Release);
+        self.stopping.store(false, Ordering::Release);
     }
 
     /// Waits until everything handed over is on disk, and closes it. Nothing is kept after this.

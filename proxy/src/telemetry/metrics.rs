@@ -35,6 +35,8 @@ pub struct Metrics {
     verdicts: IntGaugeVec,
     /// Visits that have begun and not ended.
     pub visits_in_flight: IntGauge,
+    /// Proven visits and streams that have begun and not ended.
+    pub requests_in_flight: IntGauge,
     /// Documents that failed the check, by reason.
     pub judgement_refusals: IntCounterVec,
     /// What Twilio would warn about (12200) in documents that passed.
@@ -81,6 +83,10 @@ pub struct Metrics {
     /// When the configuration in force was read.
     pub configured: Gauge,
 }
+
+/// A request that counts as being in flight, until dropped.
+#[derive(Debug)]
+pub struct InFlight(IntGauge);
 
 /// What visits count, by row: looked up once for each catalogue.
 #[derive(Debug)]
@@ -172,6 +178,10 @@ impl Metrics {
             )?,
             visits_in_flight: make
                 .gauge("holdline_visits_in_flight", "Visits that have begun and not ended.")?,
+            requests_in_flight: make.gauge(
+                "holdline_requests_in_flight",
+                "Proven visits, and requests that are streamed, that have not ended.",
+            )?,
             judgement_refusals: make.counters(
                 "holdline_judgement_refusals_total",
                 "Answers of upstreams that were no TwiML document, by reason.",
@@ -338,6 +348,12 @@ impl Metrics {
         self.reloads.with_label_values(&[result]).inc();
     }
 
+    /// One more request is in flight.
+    pub fn begin(&self) -> InFlight {
+        self.requests_in_flight.inc();
+        InFlight(self.requests_in_flight.clone())
+    }
+
     /// Counts a request of this kind that was not given to an upstream, because there were too many.
     pub fn shed(&self, kind: &str) {
         self.shed.with_label_values(&[kind]).inc();
@@ -376,6 +392,12 @@ impl Metrics {
     /// All metrics in Prometheus's text format.
     pub fn render(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -6,5 +6,5 @@ mod spool;
 mod visits;
 
 pub use logs::{LogGuard, init};
-pub use metrics::{Metrics, RowCounts};
+pub use metrics::{InFlight, Metrics, RowCounts};
 pub use visits::{Line, VisitLog, VisitLogGuard};

@@ -40,12 +40,17 @@ const MOST_ADDRESSES: usize = 3;
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// How many there were.
+static TARGETS: AtomicU64 = AtomicU64::new(0);
+
 /// One upstream as the relay and the prober see it.
 pub struct Target {
     /// Which one it is.
     pub which: Upstream,
     /// What was configured.
     pub config: UpstreamConfig,
+    /// Tells it from all others that there were in this process.
+    number: u64,
     /// Connection settings, one for each address.
     peers: ArcSwap<Vec<Arc<HttpPeer>>>,
     /// The address in use; counts on, and stands for its remainder.
@@ -81,6 +86,7 @@ impl Target {
     pub fn new(which: Upstream, config: UpstreamConfig, threads: usize) -> Target {
         Target {
             which,
+            number: TARGETS.fetch_add(1, Ordering::Relaxed),
             peers: ArcSwap::default(),
             current: AtomicUsize::new(0),
             authorities: config.tls.as_ref().and_then(authorities),
@@ -219,7 +225,7 @@ impl Target {
         let name = tls.map_or_else(String::new, |tls| tls.name.clone());
         let mut peer = HttpPeer::new(address, tls.is_some(), name);
         // The framework's own pool does not tell connections apart by whom they were trusted on.
-        peer.group_key = self.which.index() as u64;
+        peer.group_key = self.number;
         peer.options.ca.clone_from(&self.authorities);
         peer.options.connection_timeout = Some(self.config.connect_timeout);
         peer.options.total_connection_timeout = Some(self.config.connect_timeout);

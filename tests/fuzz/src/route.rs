@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use holdline::ingress::Head;
+use holdline::listener::head::HeadLimits;
 use holdline_policy::catalogue::RowSpec;
 use holdline_policy::{Catalogue, Found};
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -37,7 +38,8 @@ fn is_a_row(target: &str) -> bool {
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let head = Head { method: &Method::POST, target: data, needs_host: true, fields: &FIELDS };
-    if head.check().is_err() {
+    const LIMITS: HeadLimits = HeadLimits { size: 4096, fields: 10 };
+    if head.check(LIMITS).is_err() {
         return;
     }
     let target = std::str::from_utf8(data).expect("the check lets only ASCII through");
