@@ -8,8 +8,8 @@
 //! attempts and probes → Observation → watchman → Health → read by relay and admin
 //! ```
 //!
-//! [`Holdline::answer`] is that story. The modules are declared in its order; what decides is the
-//! crate `holdline-policy`, and what Twilio means is `holdline-twilio`.
+//! [`Holdline::answer`] is that story. What decides is the crate `holdline-policy`, and what Twilio means is
+//! `holdline-twilio`.
 
 pub mod admin;
 pub mod answer;

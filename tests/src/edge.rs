@@ -31,10 +31,20 @@ impl Edge {
         config: &Path,
         environment: &BTreeMap<&str, String>,
     ) -> anyhow::Result<Edge> {
+        Edge::start_from("holdline", label, config, environment).await
+    }
+
+    /// Starts one from another place than where it was built.
+    pub async fn start_from(
+        program: &str,
+        label: &str,
+        config: &Path,
+        environment: &BTreeMap<&str, String>,
+    ) -> anyhow::Result<Edge> {
         let folder = config.parent().context("the configuration is in no folder")?;
         let config = config.display().to_string();
         let arguments = ["serve", "--config", &config];
-        let mut program = Program::start("holdline", label, &arguments, environment, folder)?;
+        let mut program = Program::start(program, label, &arguments, environment, folder)?;
         let (public, admin) =
             program.announced_until("holdline: public ", "holdline: admin ").await?;
         let mut listeners = Vec::new();

@@ -204,8 +204,11 @@ pub async fn run(
     })
 }
 
-/// The binary `name`, built beside the running one.
-fn binary(name: &str) -> anyhow::Result<PathBuf> {
+/// The binary `name`, built beside the running one, or a path to one.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    if Path::new(name).is_absolute() {
+        return Ok(name.into());
+    }
     let mut folder = std::env::current_exe()?;
     folder.pop();
     if folder.ends_with("deps") {

@@ -272,6 +272,14 @@ impl World {
         Edge::start(label, &self.config(), &environment).await
     }
 
+    /// Starts another edge with the same configuration from a copy of the program, which is put in place
+    /// at a path.
+    pub async fn another_edge_from(&self, copy: &Path, label: &str) -> anyhow::Result<Edge> {
+        std::fs::copy(crate::program::binary("holdline")?, copy)?;
+        let program = copy.display().to_string();
+        Edge::start_from(&program, label, &self.config(), &self.edge_environment).await
+    }
+
     /// Lets calls go somewhere else than to the edge itself.
     pub fn calls_go_to(&mut self, address: SocketAddr) -> anyhow::Result<()> {
         self.company = open(self.seed, Some(address), 20.0)?;

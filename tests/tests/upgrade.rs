@@ -8,11 +8,13 @@
     reason = "a test that cannot go on fails"
 )]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use holdline_tests::world::{call_sid, form};
 use holdline_tests::{Load, Manner, Part, Tally, World};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use twilio_sim::{Fetched, twiml};
 
@@ -169,6 +171,74 @@ async fn an_upgrade_that_fails_changes_nothing() {
     upgrade(&world).await;
     load.more(100).await;
     unharmed(&load.stop().await, 250);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_that_freezes_or_dies_before_it_serves_changes_nothing() {
+    let world = world().await;
+    let program = world.folder().join("installed");
+    let edge = world.another_edge_from(&program, "installed").await.unwrap();
+    let load = Load::start(edge.public, "/once", RATE);
+    for (script, expect) in [
+        ("exit 3", "the new process has ended"),
+        ("echo nonsense >&0; sleep 60", "the new process says"),
+        ("echo '\"Prepared\"' >&0; sleep 60", "was silent for 3s"),
+        ("echo '\"Prepared\"' >&0; kill -9 $$", "(SIGKILL)"),
+    ] {
+        load.more(50).await;
+        // Put in place as a package manager does: the running program keeps its file.
+        let new = world.folder().join("new");
+        std::fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&new, &program).unwrap();
+        edge.signal(Signal::USR2).unwrap();
+        assert!(edge.logs(expect).await, "{script}: {}", edge.log());
+    }
+    load.more(300).await;
+    unharmed(&load.stop().await, 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_serves_again_if_the_one_that_took_over_dies() {
+    let world = world().await;
+    let load = Load::start(world.public(), "/once", RATE);
+    load.more(100).await;
+    // While this caller is on hold the first process has something to live for.
+    world.monitor.wire.cut().await;
+    world.until("monitor", "down").await.unwrap();
+    let origin = world.origin.stand_in.as_ref().unwrap();
+    origin.treat("Digits=1", Manner::Slow(Duration::from_secs(12)));
+    let held = world.post("/once", &form(&call_sid(1), &[("Digits", "1")])).await;
+    assert_eq!(by(&held), "hold");
+    let second = upgrade(&world).await;
+    load.more(100).await;
+    let second = Pid::from_raw(i32::try_from(second).unwrap()).unwrap();
+    kill_process(second, Signal::KILL).unwrap();
+    assert!(world.edge.logs("this process serves again").await, "{}", world.edge.log());
+    load.more(200).await;
+    let tally = load.stop().await;
+    // What the dead process had in hand is lost, as after any crash; nothing after that.
+    assert!(tally.faults.len() <= 20, "{:#?}", tally.faults);
+    assert!(tally.steered >= 380, "{}", tally.steered);
+    let kept = world.post("/report", &form(&call_sid(2), &[])).await;
+    assert_eq!(kept.result.unwrap().status, 204);
+    world.until_metric("holdline_spool_entries", "waiting", 0.0).await.unwrap();
+    let (status, said) = world.manage("POST", "/reload", "").await.unwrap();
+    assert_eq!(status, 200, "{said}");
+    upgrade(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_spool_is_refused_before_anything_is_handed_over() {
+    let world = world().await;
+    world.reconfigure("[stop]", "[spool]\nfolder = \"another\"\n[stop]").unwrap();
+    for path in ["/reload", "/upgrade"] {
+        let (status, _) = world.manage("POST", path, "").await.unwrap();
+        assert!(status == 422 || status == 503, "{path}: {status}");
+    }
+    assert!(world.edge.logs("spool.folder: cannot change").await, "{}", world.edge.log());
+    let visit = world.post("/once", &form(&call_sid(1), &[])).await;
+    assert_eq!(by(&visit), "origin");
 }
 
 #[tokio::test(flavor = "multi_thread")]

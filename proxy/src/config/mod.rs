@@ -65,7 +65,7 @@ pub struct Config {
     pub catalogue: Catalogue,
     /// The canned documents.
     pub canned: CannedSet,
-    /// The keys of hold tokens; none: such as die with the process.
+    /// The keys of hold tokens; none: one that only this process has.
     pub hold_keys: Option<HoldKeys>,
     /// Whom the edge believes when it says who the client is.
     pub trust: Trust,

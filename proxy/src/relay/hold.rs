@@ -104,7 +104,7 @@ impl HoldKeys {
         if keys.is_empty() { Err(WRONG) } else { Ok(HoldKeys(keys)) }
     }
 
-    /// A key that dies with this process. Enough for development.
+    /// A key that only this process has, and those that it hands over to. Enough for development.
     pub fn draw() -> Result<SecretString, getrandom::Error> {
         let mut bytes = [0u8; 32];
         getrandom::fill(&mut bytes)?;

@@ -1,7 +1,7 @@
 //! Every metric of the edge, in one place.
 //!
-//! Names carry their unit; labels are closed sets (rows are fixed at the start). What a visit counts
-//! is looked up once, at the start, so that counting on the way is an atomic addition and nothing
+//! Names carry their unit; labels are closed sets (rows are those of the catalogue). What a visit counts
+//! is looked up once for each configuration, so that counting on the way is an atomic addition and nothing
 //! more. `docs/metrics.md` lists them all, and a test compares the two.
 
 use std::net::SocketAddr;
@@ -69,7 +69,7 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Attempts in flight, by upstream.
     pub attempts_in_flight: IntGaugeVec,
-    /// Seconds since the process started.
+    /// Seconds since the process, or the first that it goes on from, was started.
     pub uptime_seconds: IntGauge,
     /// Connections accepted.
     pub connections: IntCounter,
