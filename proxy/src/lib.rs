@@ -29,6 +29,7 @@ pub mod relay;
 pub mod reload;
 pub mod running;
 pub mod serve;
+pub mod signals;
 pub mod spool;
 pub mod systemd;
 pub mod telemetry;

@@ -18,7 +18,6 @@ use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -31,6 +30,7 @@ use crate::edge::Edge;
 use crate::handover::{Estate, Heir, Plane, own_program};
 use crate::listener::{Door, Listener, http2_options, keep_certificates};
 use crate::reload::Reload;
+use crate::signals::{Signals, Told};
 use crate::spool::replay::Replay;
 use crate::workers::{Handles, Workers};
 use crate::{Current, systemd};
@@ -60,22 +60,6 @@ pub struct Parts {
     pub listeners: Arc<[Arc<Listener>]>,
     /// Where operators do.
     pub admin: TcpListener,
-}
-
-/// What the process is told from outside.
-pub struct Signals {
-    terminate: unix::Signal,
-    interrupt: unix::Signal,
-    hang_up: unix::Signal,
-    upgrade: unix::Signal,
-    _too_large: unix::Signal,
-}
-
-/// What a signal says.
-enum Told {
-    Stop,
-    Reload,
-    Upgrade,
 }
 
 /// A request for an upgrade; answered with the id of the process that has taken over.
@@ -334,44 +318,6 @@ impl Handed {
         let id = i32::try_from(self.id).ok().and_then(Pid::from_raw);
         // It may have ended.
         let _ = id.map(|id| kill_process(id, signal));
-    }
-}
-
-// === impl Signals ===
-
-impl Signals {
-    /// Listens to signals from now on.
-    pub fn listen() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-            // A limit on the size of files is a full disk like any other, and no reason to end.
-            _too_large: signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?,
-        })
-    }
-
-    /// The next thing it is told.
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Stop,
-            _ = self.hang_up.recv() => Told::Reload,
-            _ = self.upgrade.recv() => Told::Upgrade,
-        }
-    }
-
-    /// Waits until it is told to stop; notes whether it was told to reload meanwhile. An upgrade is under
-    /// way already.
-    async fn stop(&mut self, reload: &mut bool) {
-        loop {
-            match self.next().await {
-                Told::Stop => return,
-                Told::Reload => *reload = true,
-                Told::Upgrade => {}
-            }
-        }
     }
 }
 

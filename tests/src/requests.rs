@@ -6,7 +6,9 @@ use anyhow::bail;
 use holdline_twilio::Form;
 use holdline_twilio::signature::{Content, Key};
 use http::Method;
-use twilio_sim::{Company, Connecting, Fetched, Mishaps, Population, Seed, Settings, Webhook};
+use twilio_sim::{
+    Company, Connecting, Fetched, Mishaps, Population, Seed, Settings, Webhook, twiml,
+};
 use url::Url;
 
 /// The account of every world.
@@ -53,6 +55,17 @@ pub fn signed_post(path: &str, form: &Form, idempotency_token: &str) -> Vec<u8> 
         body.len()
     )
     .into_bytes()
+}
+
+/// The URL that a hold document leads back to.
+pub fn way_back(fetched: &Fetched) -> anyhow::Result<String> {
+    let Ok(received) = &fetched.result else { bail!("there is no answer") };
+    let script = twiml::read(received.header("content-type"), &received.body)
+        .map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    match script.verbs.last() {
+        Some(twiml::Verb::Redirect(twiml::Target { url, .. })) => Ok(url.clone()),
+        _ => bail!("it leads nowhere: {script:?}"),
+    }
 }
 
 pub(crate) fn open(

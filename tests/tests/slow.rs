@@ -10,9 +10,10 @@
 
 use std::time::{Duration, Instant};
 
+use holdline_tests::requests::way_back;
 use holdline_tests::world::{call_sid, form};
 use holdline_tests::{Manner, Part, World};
-use twilio_sim::{Ending, Fetched, Party, breaches, twiml};
+use twilio_sim::{Ending, Fetched, Party, breaches};
 
 /// A row on which a caller may be held, and one that must not run twice beside it.
 const ROWS: &str = r#"
@@ -44,17 +45,6 @@ fn by(fetched: &Fetched) -> (String, Duration) {
     let received = fetched.result.as_ref().expect("an answer");
     assert_eq!(received.status, 200);
     (received.header("holdline-answered-by").expect("who answered").to_owned(), fetched.took)
-}
-
-/// The URL a hold document leads back to.
-#[track_caller]
-fn way_back(fetched: &Fetched) -> String {
-    let received = fetched.result.as_ref().unwrap();
-    let script = twiml::read(received.header("content-type"), &received.body).unwrap();
-    let Some(twiml::Verb::Redirect(twiml::Target { url, .. })) = script.verbs.last() else {
-        panic!("{script:?}")
-    };
-    url.clone()
 }
 
 async fn visit(world: &World, path: &str, n: u64) -> Fetched {
@@ -121,14 +111,14 @@ async fn a_late_answer_is_given_to_the_caller_who_was_held() {
         let (who, took) = by(&held);
         assert_eq!(who, "hold", "{path}");
         assert!(took < Duration::from_millis(2900), "{took:?}");
-        let again = come_back(&world, &way_back(&held), 1).await;
+        let again = come_back(&world, &way_back(&held).unwrap(), 1).await;
         assert_eq!(by(&again).0, "hold", "it is still being asked");
         while world.metric("holdline_attempts_total", "outcome=\"good\"").await.unwrap() < 1.0 {
             tokio::task::yield_now().await;
         }
         // However often the caller returns, the origin has run it once.
         for _ in 0..2 {
-            let answer = come_back(&world, &way_back(&again), 1).await;
+            let answer = come_back(&world, &way_back(&again).unwrap(), 1).await;
             assert_eq!(by(&answer).0, "origin", "{path}");
         }
         assert_eq!(world.origin.reached().len(), 1, "{path}");
@@ -149,8 +139,8 @@ async fn what_failed_while_the_caller_was_held_is_asked_again_where_it_may_be() 
     world.until("origin", "down").await.unwrap();
     world.origin.wire.mend().await;
     world.until("origin", "trial").await.unwrap();
-    assert_eq!(by(&come_back(&world, &way_back(&patient), 1).await).0, "origin");
-    assert_eq!(by(&come_back(&world, &way_back(&once), 2).await).0, "canned");
+    assert_eq!(by(&come_back(&world, &way_back(&patient).unwrap(), 1).await).0, "origin");
+    assert_eq!(by(&come_back(&world, &way_back(&once).unwrap(), 2).await).0, "canned");
     let reached = world.origin.reached();
     let of = |path: &str| {
         let line = format!("POST {path} HTTP/1.1");
@@ -243,7 +233,7 @@ async fn any_edge_with_the_same_keys_finishes_what_another_began() {
     assert_eq!(by(&held).0, "hold");
     let back = form(&call_sid(1), &[]);
     for (edge, fate, digits) in [(&second, "good", Some("1234")), (&stranger, "forged", None)] {
-        let answered = edge.post(&way_back(&held), &back).await;
+        let answered = edge.post(&way_back(&held).unwrap(), &back).await;
         assert_eq!(by(&answered).0, "origin", "{fate}");
         let reached = edge.origin.reached().remove(0);
         let parameters = holdline_twilio::Form::parse(reached.body.as_bytes()).unwrap();

@@ -12,11 +12,12 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use holdline_tests::requests::way_back;
 use holdline_tests::world::{call_sid, form};
 use holdline_tests::{Load, Manner, Part, Tally, World};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use twilio_sim::{Fetched, twiml};
+use twilio_sim::Fetched;
 
 const RATE: u32 = 300;
 /// A row that must not run twice, on which a caller may be held; one that may; and one of reports.
@@ -58,16 +59,6 @@ fn unharmed(tally: &Tally, at_least: u64) {
 fn by(fetched: &Fetched) -> String {
     let received = fetched.result.as_ref().expect("an answer");
     received.header("holdline-answered-by").expect("who answered").to_owned()
-}
-
-#[track_caller]
-fn way_back(fetched: &Fetched) -> String {
-    let received = fetched.result.as_ref().unwrap();
-    let script = twiml::read(received.header("content-type"), &received.body).unwrap();
-    let Some(twiml::Verb::Redirect(twiml::Target { url, .. })) = script.verbs.last() else {
-        panic!("{script:?}")
-    };
-    url.clone()
 }
 
 /// Upgrades over the admin plane; gives the process that has taken over.
@@ -265,7 +256,7 @@ async fn a_new_process_takes_over_what_the_old_one_owes() {
     let status = world.status().await.unwrap();
     assert_eq!(status["upstreams"]["monitor"]["verdict"], "down", "{status}");
     let back = |fetched: &Fetched, n: u64| {
-        let (world, url) = (&world, way_back(fetched));
+        let (world, url) = (&world, way_back(fetched).unwrap());
         async move { world.post(&url, &form(&call_sid(n), &[])).await }
     };
     assert_eq!(by(&back(&soon, 1).await), "origin");
