@@ -81,6 +81,7 @@ impl Edge {
         };
         head.check(holdline.limits.head)?;
         if head.path() == HEALTH {
+            ctx.record.is_a_look = true;
             return holdline.health(head.method).map(Way::Answer);
         }
         let (limits, relay) = (&holdline.limits, &holdline.relay);

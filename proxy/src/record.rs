@@ -50,6 +50,8 @@ pub struct Record {
     pub reported: Option<Unproven>,
     /// Whether answering panicked.
     pub panicked: bool,
+    /// Whether it leaves no line: somebody only looks whether the edge is there.
+    pub is_a_look: bool,
     answered: Option<(AnsweredBy, u16, Option<Refusal>)>,
     written: bool,
     passed: bool,
@@ -72,6 +74,7 @@ impl Record {
             token: None,
             reported: None,
             panicked: false,
+            is_a_look: false,
             answered: None,
             written: false,
             passed: false,
@@ -182,6 +185,8 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.holdline.relay.clock.now().since(self.started);
         self.count(took);
-        self.write_line(took);
+        if !self.is_a_look {
+            self.write_line(took);
+        }
     }
 }
