@@ -49,12 +49,23 @@ fn every_shipped_configuration_loads() {
         ("development.toml", "127.0.0.1"),
         ("staging.toml", "impactdialing-staging.herokuapp.com"),
         ("production.toml", "impactdialing-monitor.herokuapp.com"),
+        ("heroku.toml", "impactdialing-monitor.herokuapp.com"),
     ] {
         let config = Config::load_with(&shipped(name), &secrets()).unwrap();
-        assert_eq!(config.environment, name.trim_end_matches(".toml"));
+        assert_eq!(
+            config.environment,
+            name.replace("heroku", "production").trim_end_matches(".toml")
+        );
         assert_eq!(config.upstream(Upstream::Monitor).host, monitor);
         assert_eq!(config.signature, SignaturePolicy::Enforce);
     }
+}
+
+#[test]
+fn production_names_the_limits_that_are_the_defaults() {
+    let [written, left_out] = ["production.toml", "staging.toml"]
+        .map(|name| Config::load_with(&shipped(name), &secrets()));
+    assert_eq!(written.unwrap().limits, left_out.unwrap().limits);
 }
 
 #[test]
