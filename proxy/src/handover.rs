@@ -135,11 +135,16 @@ impl Heir {
             hold_key: lasting.hold_key.expose_secret().to_owned(),
             spool: lasting.spool.folder().to_owned(),
         };
-        send_sockets(&ours, &hello, &sockets)?;
+        let sent = send_sockets(&ours, &hello, &sockets);
         ours.set_nonblocking(true)?;
         let stream = BufReader::new(tokio::net::UnixStream::from_std(ours)?);
         let mut heir = Heir { child, stream };
-        match heir.hear(&Word::Prepared, PREPARED).await {
+        let prepared = match sent {
+            Ok(()) => heir.hear(&Word::Prepared, PREPARED).await,
+            // It is hardly alive if it does not take them.
+            Err(error) => heir.has_ended().await.context(error),
+        };
+        match prepared {
             Ok(()) => Ok(heir),
             Err(error) => {
                 heir.end().await;
@@ -199,12 +204,18 @@ impl Heir {
         let read = timeout(within, self.stream.read_line(&mut line)).await;
         let read = read.with_context(|| format!("the new process was silent for {within:?}"))?;
         if !matches!(read, Ok(length) if length > 0) {
-            let status = self.child.wait().await?;
-            bail!("the new process has ended ({status}); its log says why");
+            return self.has_ended().await;
         }
         let word: Word = serde_json::from_str(&line).context("the new process says")?;
         ensure!(word == *expected, "the new process says {word:?} instead of {expected:?}");
         Ok(())
+    }
+
+    /// Says how it has ended.
+    async fn has_ended(&mut self) -> anyhow::Result<()> {
+        let status = timeout(SERVING, self.child.wait()).await;
+        let status = status.context("the new process says nothing, and has not ended")??;
+        bail!("the new process has ended ({status}); its log says why")
     }
 }
 

@@ -31,7 +31,6 @@ use crate::handover::{Estate, Heir, Plane, own_program};
 use crate::listener::{Door, Listener, http2_options, keep_certificates};
 use crate::reload::Reload;
 use crate::signals::{Signals, Told};
-use crate::spool::replay::Replay;
 use crate::workers::{Handles, Workers};
 use crate::{Current, systemd};
 
@@ -173,6 +172,10 @@ impl Running {
                 }
             }
         }
+        if self.accepting.public.is_empty() {
+            // Told to stop in the middle of a hand-over.
+            self.accept_again()?;
+        }
         let stop = self.parts.current.load().stop;
         tracing::info!("stopping: not ready any more, visits are still taken");
         systemd::stopping();
@@ -215,14 +218,13 @@ impl Running {
     /// The process that had taken over is gone: this one is all there is.
     fn go_on_alone(&mut self) -> anyhow::Result<()> {
         tracing::error!("this process serves again");
-        let Parts { lasting, current, reload, .. } = &self.parts;
+        let Parts { lasting, reload, .. } = &self.parts;
         reload.leave(false);
         lasting.late.disinherit();
         self.leaving.send_replace(false);
         self.is_the_service.store(true, Ordering::Release);
         systemd::is_now(std::process::id());
         lasting.spool.take_replay_back();
-        tokio::spawn(Replay::new(current.clone()).run());
         self.accept_again()
     }
 

@@ -326,7 +326,7 @@ impl Spool {
         self.yielding.store(true, Ordering::Release);
     }
 
-    /// Takes the right to replay back, as soon as the other process is gone. Its replay has to be run anew.
+    /// Takes the right to replay back, as soon as the other process is gone.
     pub fn take_replay_back(&self) {
         self.yielding.store(false, Ordering::Release);
         self.stopping.store(false, Ordering::Release);

@@ -111,17 +111,19 @@ impl Replay {
         }
     }
 
-    /// Replays until it is told to stop, and what was begun is over.
+    /// Replays for ever; while it is told to stop, only what was begun is ended.
     pub async fn run(mut self) {
         let mut connection = None;
         loop {
             self.look_at_configuration();
             let stopping = self.spool.stopping.load(Ordering::Acquire);
-            if stopping && self.tries.is_empty() {
-                return;
+            if stopping && !self.tries.is_empty() {
+                self.settle_one().await;
+                continue;
             }
             if stopping {
-                self.settle_one().await;
+                connection = None;
+                self.rest(LOOK).await;
                 continue;
             }
             if self.spool.condition() != Condition::Ready {
