@@ -6,20 +6,19 @@
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use holdline_policy::{Found, Kind, Moment, Phase, Upstream};
-use http::{HeaderMap, HeaderName, Version, header};
+use http::{HeaderMap, HeaderName, Method, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use crate::answer::{Answer, Health, Refusal};
+use crate::answer::{Answer, Refusal};
 use crate::config::{Unlisted, Worth};
 use crate::ingress::{Arrival, Head, cookies, passes_on};
 use crate::listener;
@@ -82,7 +81,11 @@ impl Edge {
         head.check(holdline.limits.head)?;
         if head.path() == HEALTH {
             ctx.record.is_a_look = true;
-            return holdline.health(head.method).map(Way::Answer);
+            if !matches!(*head.method, Method::GET | Method::HEAD) {
+                ctx.allow = Some("GET, HEAD".to_owned());
+                return Err(Refusal::WrongMethod);
+            }
+            return Ok(Way::Answer(Answer::Health(holdline.health())));
         }
         let (limits, relay) = (&holdline.limits, &holdline.relay);
         let catalogue = &relay.catalogue;
@@ -437,31 +440,9 @@ async fn write(
     };
     response.insert_header(header::CONTENT_TYPE, content_type)?;
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
-    let only_head = session.req_header().method == http::Method::HEAD;
+    let only_head = session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(response), only_head).await?;
     if only_head { Ok(()) } else { session.write_response_body(Some(body), true).await }
-}
-
-// === impl Holdline ===
-
-impl Holdline {
-    /// Whether this edge can serve callers, for whoever sends them here or elsewhere. It says nothing
-    /// that helps a stranger.
-    fn health(&self, method: &http::Method) -> Result<Answer, Refusal> {
-        if method != http::Method::GET && method != http::Method::HEAD {
-            return Err(Refusal::WrongMethod);
-        }
-        let down = |phase: &Phase| matches!(phase, Phase::Stuck | Phase::Down { .. });
-        Ok(Answer::Health(if !self.ready.load(Ordering::Acquire) {
-            Health::Stopping
-        } else if self.relay.watch.phases().iter().all(down) {
-            Health::Canned
-        } else if !self.relay.spool.keeps() {
-            Health::NotKeeping
-        } else {
-            Health::Serving
-        }))
-    }
 }
 
 #[cfg(test)]

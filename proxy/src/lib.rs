@@ -39,13 +39,13 @@ pub mod watchman;
 pub mod workers;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use holdline_policy::Pace;
+use holdline_policy::{Pace, Phase};
 use secrecy::SecretString;
 
-use crate::answer::{Answer, Refusal};
+use crate::answer::{Answer, Health, Refusal};
 use crate::config::{Limits, Stop, Unlisted};
 use crate::ingress::Arrival;
 use crate::proof::Prover;
@@ -101,6 +101,21 @@ impl Holdline {
                 self.relay.answer(proven, record).await
             }
             Err(unproven) => Answer::Refusal(Refusal::Unproven(unproven)),
+        }
+    }
+
+    /// Whether this edge can serve callers, for whoever sends them here or elsewhere. It says nothing
+    /// that helps a stranger.
+    pub fn health(&self) -> Health {
+        let down = |phase: &Phase| matches!(phase, Phase::Stuck | Phase::Down { .. });
+        if !self.ready.load(Ordering::Acquire) {
+            Health::Stopping
+        } else if self.relay.watch.phases().iter().all(down) {
+            Health::Canned
+        } else if !self.relay.spool.keeps() {
+            Health::NotKeeping
+        } else {
+            Health::Serving
         }
     }
 }

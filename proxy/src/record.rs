@@ -54,6 +54,8 @@ pub struct Record {
     pub is_a_look: bool,
     answered: Option<(AnsweredBy, u16, Option<Refusal>)>,
     written: bool,
+    /// When the answer was handed over whole; what follows is the connection's.
+    ended: Option<Moment>,
     passed: bool,
 }
 
@@ -77,6 +79,7 @@ impl Record {
             is_a_look: false,
             answered: None,
             written: false,
+            ended: None,
             passed: false,
         }
     }
@@ -105,6 +108,7 @@ impl Record {
     /// Notes that the answer was handed to the connection whole.
     pub fn written(&mut self) {
         self.written = true;
+        self.ended = Some(self.holdline.relay.clock.now());
     }
 
     fn count(&self, took: Duration) {
@@ -183,7 +187,8 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let took = self.holdline.relay.clock.now().since(self.started);
+        let ended = self.ended.unwrap_or_else(|| self.holdline.relay.clock.now());
+        let took = ended.since(self.started);
         self.count(took);
         if !self.is_a_look {
             self.write_line(took);

@@ -47,8 +47,9 @@ pub(super) struct Wire {
     pub(super) ahead: BytesMut,
     /// The framing of the body that is being read, where it comes in chunks.
     pub(super) chunks: Option<Chunks>,
-    whose: Arc<Client>,
-    client: Arc<ProxyDigest>,
+    client: Arc<Client>,
+    /// The same, as the framework carries it.
+    carried: Arc<ProxyDigest>,
     /// Runs while the client does not take what it is sent.
     stall: Option<Pin<Box<Sleep>>>,
 }
@@ -65,7 +66,7 @@ impl Wire {
         let unused = Box::new(ResponseHeader::build_no_case(200, Some(0))?);
         let carried = Arc::new(ProxyDigest::new(unused, Some(Box::new(client.clone()))));
         let (ahead, chunks, stall) = (BytesMut::new(), None, None);
-        Ok(Wire { socket, ahead, chunks, whose: client, client: carried, stall })
+        Ok(Wire { socket, ahead, chunks, client, carried, stall })
     }
 
     /// Reads once into what was read ahead. Zero bytes: the other side is done.
@@ -175,7 +176,7 @@ impl Shutdown for Wire {
     async fn shutdown(&mut self) {
         // The other side may be gone already.
         let _ = AsyncWriteExt::shutdown(self).await;
-        if self.whose.left_unread() {
+        if self.client.left_unread() {
             read_rest(&mut self.socket, LINGER).await;
         }
     }
@@ -212,7 +213,7 @@ impl GetTimingDigest for Wire {
 
 impl GetProxyDigest for Wire {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(self.client.clone())
+        Some(self.carried.clone())
     }
 }
 
