@@ -164,7 +164,7 @@ impl Heir {
         let told = timeout(SERVING, async {
             // If it does not listen, it has ended, and what is heard says so.
             let _ = self.say(estate).await;
-            self.hear(&Word::Serving, SERVING).await
+            self.hear(&Word::Serving, PREPARED).await
         });
         told.await.with_context(|| format!("the new process does not serve within {SERVING:?}"))?
     }

@@ -173,7 +173,7 @@ async fn a_new_process_that_freezes_or_dies_before_it_serves_changes_nothing() {
     for (script, expect) in [
         ("exit 3", "the new process has ended"),
         ("echo nonsense >&0; sleep 60", "the new process says"),
-        ("echo '\"Prepared\"' >&0; sleep 60", "was silent for 3s"),
+        ("echo '\"Prepared\"' >&0; sleep 60", "does not serve within 3s"),
         ("echo '\"Prepared\"' >&0; kill -9 $$", "(SIGKILL)"),
     ] {
         load.more(50).await;
