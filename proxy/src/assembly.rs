@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error};
 use futures::future::join_all;
-use holdline_policy::{Budget, Upstream};
+use holdline_policy::{Budget, Moment, Upstream};
 use secrecy::SecretString;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -19,14 +19,16 @@ use tokio::time::timeout;
 
 use crate::Holdline;
 use crate::clock::Clock;
-use crate::config::{Config, UpstreamConfig};
+use crate::config::{Config, Judging, UpstreamConfig};
+use crate::journal::{Journal, What};
+use crate::orders::Orders;
 use crate::proof::Prover;
 use crate::relay::Relay;
 use crate::relay::hold::HoldKeys;
 use crate::relay::late::LateAnswers;
 use crate::relay::twice::Recent;
 use crate::spool::{Spool, Writer};
-use crate::telemetry::{Metrics, VisitLog, VisitLogGuard};
+use crate::telemetry::{LinesGuard, Metrics, VisitLog};
 use crate::upstream::names::Names;
 use crate::upstream::{Target, keep_resolving};
 use crate::watchman::{Watch, Watchman, appoint};
@@ -43,8 +45,14 @@ pub struct Lasting {
     pub clock: Clock,
     /// Whether visits are wanted.
     pub ready: Arc<AtomicBool>,
+    /// When the process was started, or the first of those that it was handed over from.
+    pub started: Moment,
     /// What is believed of the upstreams.
     pub watch: Watch,
+    /// What the operator orders.
+    pub orders: Arc<Orders>,
+    /// What happened to them.
+    pub journal: Journal,
     /// What only brings news, and waits.
     pub spool: Arc<Spool>,
     /// What came after callers were put on hold.
@@ -72,21 +80,27 @@ pub struct Resolving(Vec<JoinHandle<()>>);
 // === impl Lasting ===
 
 impl Lasting {
-    /// What an edge begins with. The guard is dropped last: what the log was given is written before the
-    /// process ends.
+    /// What an edge begins with. The guards are dropped last: what log and journal were given is written
+    /// before the process ends.
     pub fn begin(
         config: &Config,
         clock: Clock,
+        started: Moment,
         hold_key: SecretString,
-    ) -> anyhow::Result<(Lasting, Tasks, VisitLogGuard)> {
+    ) -> anyhow::Result<(Lasting, Tasks, [LinesGuard; 2])> {
         let metrics = Arc::new(Metrics::new().context("registering metrics")?);
         let (visits, written) = VisitLog::start(config.log, metrics.log_lines_lost.clone())?;
-        let (watchman, watch) = appoint(config.thresholds, metrics.clone(), clock);
+        let (journal, journaled) = Journal::start(&config.journal, &metrics)?;
+        let (watchman, watch) = appoint(config.thresholds, metrics.clone(), journal.clone(), clock);
+        let orders = Orders::new(watch.clone(), journal.clone(), metrics.clone());
         let (spool, writer) = Spool::new(config.spool.clone(), metrics.clone());
         let lasting = Lasting {
             clock,
+            started,
             ready: Arc::default(),
             watch,
+            orders: Arc::new(orders),
+            journal,
             spool,
             hold_key,
             late: Arc::new(LateAnswers::new(metrics.clone())),
@@ -97,7 +111,13 @@ impl Lasting {
             threads: config.threads,
             metrics,
         };
-        Ok((lasting, Tasks { writer, watchman }, written))
+        Ok((lasting, Tasks { writer, watchman }, [written, journaled]))
+    }
+
+    /// Writes down what happens to the process, and by what it judges.
+    pub fn note_process(&self, what: &'static str, judging: &Judging) {
+        let (version, thresholds) = (env!("CARGO_PKG_VERSION").into(), judging.written());
+        self.journal.note(What::Process { what: what.into(), version, thresholds });
     }
 
     /// The edge under a configuration. What is the same as `before` is taken over: connections to an
@@ -124,13 +144,16 @@ impl Lasting {
             before.latencies.get(index).cloned()
         };
         let latencies = rows.iter().map(|row| latency_of(&row.name).unwrap_or_default()).collect();
+        let row_watches = rows.iter().map(|row| self.watch.row(&row.name)).collect();
         let row_counts = self.metrics.rows(rows.iter().map(|row| (row.name.as_str(), row.kind)));
         Ok(Holdline {
             environment: config.environment,
             admin_token: config.admin_token,
+            started: self.started,
             ready: self.ready.clone(),
             unlisted: config.unlisted,
             pace: config.pace,
+            stale_after: config.stale_after,
             trust: config.trust,
             limits: config.limits,
             stop: config.stop,
@@ -140,6 +163,9 @@ impl Lasting {
                 canned: config.canned,
                 targets,
                 watch: self.watch.clone(),
+                row_watches,
+                no_row: self.watch.row(""),
+                orders: self.orders.clone(),
                 keys: config.keys,
                 hold_keys,
                 public_url: config.public_url,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use holdline_policy::Moment;
 
-/// Monotonic time since the process, or the first of those that it goes on from, was started.
+/// Monotonic time since the process, or the first of those whose beliefs it goes on with, was started.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
@@ -16,7 +16,7 @@ impl Clock {
         Clock(Instant::now())
     }
 
-    /// A clock that goes on where one of another process is.
+    /// A clock that goes on where one of another process is, or was.
     pub fn continued(elapsed: Duration) -> Clock {
         let now = Instant::now();
         Clock(now.checked_sub(elapsed).unwrap_or(now))

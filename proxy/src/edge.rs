@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
-use holdline_policy::{Found, Kind, Moment, Phase, Upstream};
+use holdline_policy::{Access, Found, Kind, Moment, Upstream};
 use http::{HeaderMap, HeaderName, Method, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType};
@@ -192,11 +192,8 @@ async fn shielded(
 /// Audio is streamed from the origin while that is believed to serve, and given canned otherwise.
 fn media(holdline: &Holdline, index: usize, shed: bool, ctx: &mut Ctx) -> Way {
     let relay = &holdline.relay;
-    let serving = !shed
-        && !matches!(
-            relay.watch.phases()[Upstream::Origin.index()],
-            Phase::Stuck | Phase::Down { .. }
-        );
+    let access = relay.standing_of(index).origin;
+    let serving = !shed && matches!(access, Access::Serving | Access::OnTrial);
     if serving && relay.targets[Upstream::Origin.index()].peer().is_some() {
         ctx.media = Some(index);
         ctx.streaming = Some(relay.metrics.begin());

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use holdline_policy::Upstream;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -36,11 +37,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::assembly::Lasting;
+use crate::orders::Standing;
 use crate::relay::late::{LateAnswers, News};
-use crate::watchman::Health;
+use crate::watchman::Legacy;
 
 /// What both sides must agree on.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 /// How long the new process may take to read its configuration and open the spool, and then to accept.
 const PREPARED: Duration = Duration::from_secs(60);
 const SERVING: Duration = Duration::from_secs(3);
@@ -64,6 +66,8 @@ struct Hello {
     protocol: u32,
     /// How long ago the clock was started.
     elapsed: Duration,
+    /// How long ago the first of the processes was.
+    uptime: Duration,
     /// What each socket is for.
     sockets: Vec<Plane>,
     /// The key of holds where none is configured.
@@ -76,7 +80,11 @@ struct Hello {
 #[derive(Serialize, Deserialize)]
 pub struct Estate {
     /// What is believed of the upstreams.
-    pub health: Health,
+    pub health: Legacy,
+    /// What the operator orders.
+    pub orders: Standing,
+    /// Which hosts the upstreams are.
+    pub hosts: [String; Upstream::COUNT],
     /// Held visits.
     pub late: Vec<News>,
 }
@@ -100,6 +108,8 @@ pub struct Predecessor {
     sockets: Vec<(Plane, TcpListener)>,
     /// How long ago its clock was started.
     pub elapsed: Duration,
+    /// How long ago it was, or the first of those that it was handed over from.
+    pub uptime: Duration,
     /// The key of holds where none is configured.
     pub hold_key: SecretString,
     /// Where it keeps reports.
@@ -131,6 +141,7 @@ impl Heir {
         let hello = Hello {
             protocol: PROTOCOL,
             elapsed: lasting.clock.now().since_start(),
+            uptime: lasting.clock.now().since(lasting.started),
             sockets: planes,
             hold_key: lasting.hold_key.expose_secret().to_owned(),
             spool: lasting.spool.folder().to_owned(),
@@ -235,8 +246,8 @@ impl Predecessor {
         );
         let sockets = hello.sockets.iter().copied().zip(sockets.into_iter().map(TcpListener::from));
         let (sockets, hold_key) = (sockets.collect(), hello.hold_key.clone().into());
-        let Hello { elapsed, spool, .. } = hello;
-        Ok(Predecessor { stream, sockets, elapsed, hold_key, spool })
+        let Hello { elapsed, uptime, spool, .. } = hello;
+        Ok(Predecessor { stream, sockets, elapsed, uptime, hold_key, spool })
     }
 
     /// The socket for this, if it was handed over.

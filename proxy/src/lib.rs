@@ -20,7 +20,9 @@ pub mod config;
 pub mod edge;
 pub mod handover;
 pub mod ingress;
+pub mod journal;
 pub mod listener;
+pub mod orders;
 pub mod probe;
 pub mod process;
 pub mod proof;
@@ -31,6 +33,7 @@ pub mod running;
 pub mod serve;
 pub mod signals;
 pub mod spool;
+pub mod state;
 pub mod systemd;
 pub mod telemetry;
 pub mod trust;
@@ -40,13 +43,14 @@ pub mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use holdline_policy::{Pace, Phase};
+use holdline_policy::{Access, Moment, Pace, Upstream};
 use secrecy::SecretString;
 
 use crate::answer::{Answer, Health, Refusal};
-use crate::config::{Limits, Stop, Unlisted};
+use crate::config::{Judging, Limits, Stop, Unlisted};
 use crate::ingress::Arrival;
 use crate::proof::Prover;
 use crate::record::Record;
@@ -64,12 +68,16 @@ pub struct Holdline {
     pub environment: String,
     /// Opens what shows callbacks or changes anything on the admin plane.
     pub admin_token: Option<SecretString>,
+    /// When the process was started, or the first of those that it was handed over from.
+    pub started: Moment,
     /// Whether visits are wanted.
     pub ready: Arc<AtomicBool>,
     /// What happens to paths the catalogue does not list.
     pub unlisted: Unlisted,
     /// How often upstreams are probed.
     pub pace: Pace,
+    /// After how long an upstream that has not answered well is unproven.
+    pub stale_after: Duration,
     /// Whom it believes when it says who the client is.
     pub trust: Trust,
     /// How much is taken in.
@@ -87,6 +95,16 @@ pub struct Holdline {
 // === impl Holdline ===
 
 impl Holdline {
+    /// How long ago the process was started, or the first of those that it was handed over from.
+    pub fn uptime(&self) -> Duration {
+        self.relay.clock.now().since(self.started)
+    }
+
+    /// By what its upstreams are judged.
+    pub fn judging(&self) -> Judging {
+        Judging { thresholds: *self.relay.watch.thresholds(), pace: self.pace }
+    }
+
     /// The way of a request: read it, prove it, answer it.
     pub async fn answer(&self, arrival: Arrival, row: usize, record: &mut Record) -> Answer {
         let visit = match arrival.visit(row) {
@@ -107,10 +125,13 @@ impl Holdline {
     /// Whether this edge can serve callers, for whoever sends them here or elsewhere. It says nothing
     /// that helps a stranger.
     pub fn health(&self) -> Health {
-        let down = |phase: &Phase| matches!(phase, Phase::Stuck | Phase::Down { .. });
+        let standing = self.relay.standing();
+        let answers = |upstream: &Upstream| {
+            matches!(standing.of(*upstream), Access::Serving | Access::OnTrial)
+        };
         if !self.ready.load(Ordering::Acquire) {
             Health::Stopping
-        } else if self.relay.watch.phases().iter().all(down) {
+        } else if !Upstream::ALL.iter().any(answers) {
             Health::Canned
         } else if !self.relay.spool.keeps() {
             Health::NotKeeping

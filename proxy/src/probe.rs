@@ -2,14 +2,18 @@
 //!
 //! A probe has one time limit for everything, connecting included; a connection of its own, so that
 //! it sees what a new connection would see; and it reads the body, because a status alone has been
-//! known to lie. The two upstreams are probed by tasks of their own: one that hangs delays no other.
+//! known to lie. One that is late is bad, and is waited for all the same: how long the upstream took
+//! tells a slow one from a dead one. The two upstreams are probed by tasks of their own: one that hangs
+//! delays no other.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use holdline_policy::backoff::jittered;
-use holdline_policy::{Grade, Moment, Observation, Pace, Upstream};
+use holdline_policy::{Moment, Pace, Upstream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::Current;
 use crate::clock::Clock;
@@ -24,6 +28,10 @@ const JITTER: f64 = 0.2;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest body that is read.
 const LARGEST_BODY: usize = 64 * 1024;
+/// How long an answer that is late is waited for.
+const LATEST: Duration = Duration::from_secs(15);
+/// How many late answers are waited for at once.
+const MOST_LATE: usize = 4;
 
 /// What probing needs.
 pub struct Prober {
@@ -37,32 +45,67 @@ pub struct Prober {
     pub clock: Clock,
 }
 
+/// The result of a probe that was good.
+pub const GOOD: &str = "good";
+/// The result of one that was late.
+const TIMED_OUT: &str = "timed_out";
+
 // === impl Prober ===
 
 impl Prober {
     /// Probes one upstream for ever.
     pub async fn run(&self, upstream: Upstream) {
         // Edges that restart together must not probe together.
-        tokio::time::sleep(self.pace().quick.mul_f64(chance())).await;
+        tokio::time::sleep(self.pace().interval.mul_f64(chance())).await;
+        let late = Arc::new(Semaphore::new(MOST_LATE));
         loop {
             let target = self.current.load().relay.targets[upstream.index()].clone();
             let begun = self.clock.now();
-            let timeout = target.config.probe.timeout;
-            let result = tokio::time::timeout(timeout, probe(&target)).await;
-            let fault = match result {
-                Ok(Ok(())) => None,
-                Ok(Err(fault)) => Some(fault),
-                Err(_) => Some("timed_out"),
+            let limit = target.config.probe.timeout;
+            let mut probing = Box::pin(probe(target));
+            let result = match timeout(limit, &mut probing).await {
+                Ok(result) => {
+                    if is_answer(result) {
+                        self.metrics.probe_answered(upstream, self.clock.now().since(begun));
+                    }
+                    result
+                }
+                Err(_) => {
+                    self.wait_for_late(upstream, probing, begun, &late);
+                    TIMED_OUT
+                }
             };
-            let took = self.clock.now().since(begun);
-            let grade = if fault.is_none() { Grade::Good } else { Grade::Bad };
-            self.metrics.probe(upstream, fault.unwrap_or("good"), took);
-            if let Some(fault) = fault {
-                tracing::debug!(target: "health", upstream = upstream.name(), fault, "probe failed");
+            self.metrics.probe(upstream, result);
+            if result != GOOD {
+                let upstream = upstream.name();
+                tracing::debug!(target: "health", upstream, result, "probe failed");
             }
-            self.watch.observe(upstream, Observation::Probe(grade));
+            self.watch.probed(upstream, result, self.clock.now().since(begun));
             self.pause(upstream, begun).await;
         }
+    }
+
+    /// Notes how long an upstream takes that was too late; if it never answers, that it did not.
+    fn wait_for_late(
+        &self,
+        upstream: Upstream,
+        probing: impl Future<Output = &'static str> + Send + 'static,
+        begun: Moment,
+        late: &Arc<Semaphore>,
+    ) {
+        let Ok(permit) = late.clone().try_acquire_owned() else { return };
+        let (metrics, clock) = (self.metrics.clone(), self.clock);
+        tokio::spawn(async move {
+            let left = (begun + LATEST).since(clock.now());
+            match timeout(left, probing).await {
+                Ok(result) if is_answer(result) => {
+                    metrics.probe_answered(upstream, clock.now().since(begun));
+                }
+                Ok(_) => {}
+                Err(_) => metrics.probe_answered(upstream, LATEST),
+            }
+            drop(permit);
+        });
     }
 
     fn pace(&self) -> Pace {
@@ -85,10 +128,23 @@ impl Prober {
     }
 }
 
-/// One probe: a connection of its own, status and body.
-async fn probe(target: &Target) -> Result<(), &'static str> {
+/// Whether there was an answer, whatever it said.
+fn is_answer(result: &str) -> bool {
+    matches!(result, GOOD | "too_large" | "status" | "body")
+}
+
+/// One probe: a connection of its own, status and body. Gives its result.
+async fn probe(target: Arc<Target>) -> &'static str {
+    match ask(&target).await {
+        Ok(()) => GOOD,
+        Err(fault) => fault,
+    }
+}
+
+async fn ask(target: &Target) -> Result<(), &'static str> {
     let expected = &target.config.probe;
-    let (prefix, host) = (&target.config.path, &target.config.host_field);
+    let prefix = &target.config.path;
+    let host = expected.host.as_ref().unwrap_or(&target.config.host_field);
     let mut head = RequestHead::new("GET", prefix, &expected.path, host);
     head.field("user-agent", concat!("holdline/", env!("CARGO_PKG_VERSION"), " probe"));
     head.field("connection", "close");
@@ -123,10 +179,10 @@ fn chance() -> f64 {
     f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }
 
-/// Every name a probe's result can have in metrics.
+/// Every name a probe's result can have in metrics and in the journal.
 pub const RESULTS: [&str; 10] = [
-    "good",
-    "timed_out",
+    GOOD,
+    TIMED_OUT,
     "no_address",
     "connect",
     "unanswered",

@@ -13,6 +13,7 @@ use holdline_twilio::{CallSid, Unproven};
 
 use crate::Holdline;
 use crate::answer::{Answer, AnsweredBy, Refusal};
+use crate::orders::Drill;
 use crate::relay::hold::TokenFate;
 
 /// One attempt, for the log.
@@ -48,6 +49,8 @@ pub struct Record {
     pub token: Option<TokenFate>,
     /// A failed proof that was let through.
     pub reported: Option<Unproven>,
+    /// The drill it took part in.
+    pub drill: Option<Arc<Drill>>,
     /// Whether answering panicked.
     pub panicked: bool,
     /// Whether it leaves no line: somebody only looks whether the edge is there.
@@ -75,6 +78,7 @@ impl Record {
             stopped: None,
             token: None,
             reported: None,
+            drill: None,
             panicked: false,
             is_a_look: false,
             answered: None,
@@ -124,6 +128,10 @@ impl Record {
         if let Some(stopped) = self.stopped {
             metrics.stopped.with_label_values(&[stopped.name()]).inc();
         }
+        if let (Some(drill), Some(row)) = (&self.drill, self.row) {
+            let by = self.answered.map_or(AnsweredBy::Nobody, |(by, _, _)| by);
+            drill.note(&relay.catalogue.rows()[row].name, by, self.written, took);
+        }
         match (self.row, self.answered) {
             (_, Some((_, _, Some(refusal)))) => metrics.refusal(refusal),
             (Some(row), Some((by, _, None))) if !self.passed => {
@@ -161,6 +169,7 @@ impl Record {
                 line.word(name, value);
             }
         }
+        line.flag("drill", self.drill.is_some());
         line.flag("passed", self.passed);
         line.flag("panicked", self.panicked);
         line.flag("unwritten", !self.written);

@@ -8,16 +8,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use holdline_policy::Upstream;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::spawn_blocking;
 
 use crate::assembly::{Lasting, Resolving};
 use crate::config::faults::{FaultList, Faults};
 use crate::config::{Config, LogFormat};
+use crate::journal::JournalConfig;
 use crate::listener::Listener;
-use crate::{Current, process};
+use crate::state::host_of;
+use crate::telemetry::unix_seconds;
+use crate::{Current, Holdline, process};
 
 /// Reads the configuration anew.
 pub struct Reload {
@@ -44,6 +47,7 @@ pub struct Fixed {
     admin: SocketAddr,
     threads: usize,
     spool: PathBuf,
+    journal: JournalConfig,
     log: LogFormat,
 }
 
@@ -57,6 +61,7 @@ impl Fixed {
             admin: config.admin,
             threads: config.threads,
             spool: config.spool.folder.clone(),
+            journal: config.journal.clone(),
             log: config.log,
         }
     }
@@ -81,6 +86,7 @@ impl Fixed {
             ("runtime.threads", self.threads == other.threads, UPGRADE),
             ("log.format", self.log == other.log, UPGRADE),
             ("spool.folder", self.spool == other.spool, OTHER_SPOOL),
+            ("journal", self.journal == other.journal, UPGRADE),
         ] {
             if !same {
                 faults.add(file, key, instead);
@@ -181,12 +187,16 @@ impl Reload {
             listener.configure(config, &self.lasting.metrics);
         }
         self.lasting.watch.judge_by(thresholds);
+        for upstream in Upstream::ALL {
+            let host =
+                |holdline: &Holdline| host_of(&holdline.relay.targets[upstream.index()].config);
+            if host(&before) != host(&next) {
+                self.lasting.watch.replaced(upstream);
+            }
+        }
+        self.lasting.note_process("reloaded", &next.judging());
         self.lasting.spool.configure(spool);
         self.current.store(Arc::new(next));
         Ok(warnings)
     }
-}
-
-fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

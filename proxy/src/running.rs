@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use holdline_policy::Kind;
+use holdline_policy::{Kind, Upstream};
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
@@ -31,6 +31,7 @@ use crate::handover::{Estate, Heir, Plane, own_program};
 use crate::listener::{Door, Listener, http2_options, keep_certificates};
 use crate::reload::Reload;
 use crate::signals::{Signals, Told};
+use crate::state::{Keeper, host_of};
 use crate::workers::{Handles, Workers};
 use crate::{Current, systemd};
 
@@ -59,6 +60,8 @@ pub struct Parts {
     pub listeners: Arc<[Arc<Listener>]>,
     /// Where operators do.
     pub admin: TcpListener,
+    /// Writes down what a new process goes on with.
+    pub keeper: Arc<Keeper>,
 }
 
 /// A request for an upgrade; answered with the id of the process that has taken over.
@@ -196,13 +199,20 @@ impl Running {
         self.accepting.stop().await;
         let (news, told) = mpsc::channel(NEWS);
         let late = lasting.late.bequeath(news);
-        let estate = Estate { health: lasting.watch.health(), late };
+        let targets = self.parts.current.load().relay.targets.clone();
+        let estate = Estate {
+            health: lasting.watch.bequeath(),
+            orders: lasting.orders.standing(),
+            hosts: Upstream::ALL.map(|upstream| host_of(&targets[upstream.index()].config)),
+            late,
+        };
         if let Err(error) = heir.inherit(&estate).await {
             lasting.late.disinherit();
             heir.end().await;
             return Err(error);
         }
         reload.leave(true);
+        self.parts.keeper.leave(true);
         let id = heir.id();
         self.is_the_service.store(false, Ordering::Release);
         systemd::is_now(id);
@@ -220,6 +230,7 @@ impl Running {
         tracing::error!("this process serves again");
         let Parts { lasting, reload, .. } = &self.parts;
         reload.leave(false);
+        self.parts.keeper.leave(false);
         lasting.late.disinherit();
         self.leaving.send_replace(false);
         self.is_the_service.store(true, Ordering::Release);
@@ -290,6 +301,11 @@ impl Running {
         let spool = &self.parts.lasting.spool;
         spool.stop_replaying();
         let in_time = timeout(stop.grace, until(|| !self.is_busy())).await.is_ok();
+        if let Err(error) = self.parts.keeper.keep() {
+            tracing::warn!(%error, "what is believed could not be kept for a new process");
+        }
+        let judging = self.parts.current.load().judging();
+        self.parts.lasting.note_process("stopped", &judging);
         // Whatever was acknowledged is on disk already; this only leaves a tidy file.
         let _ = timeout(CLOSE, spool.close()).await;
         let relay = &self.parts.current.load().relay;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use holdline_policy::Upstream;
+use holdline_policy::{Moment, Upstream};
 use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -28,6 +28,7 @@ use crate::running::{Parts, Running};
 use crate::signals::Signals;
 use crate::spool::replay::Replay;
 use crate::spool::{Spool, Writer};
+use crate::state::{Keeper, State};
 use crate::upstream::keep_sweeping;
 use crate::watchman::Watchman;
 use crate::workers::Workers;
@@ -67,7 +68,7 @@ pub fn run(
     if predecessor.as_ref().is_some_and(|old| old.spool != config.spool.folder) {
         anyhow::bail!("spool.folder: {OTHER_SPOOL}");
     }
-    let fixed = Fixed::of(&config);
+    let (fixed, journal) = (Fixed::of(&config), config.journal.folder.clone());
     let mut listen = |plane| match predecessor.as_mut().and_then(|old| old.socket(plane)) {
         Some(socket) => Ok(socket),
         None => bind(&control, plane),
@@ -75,12 +76,18 @@ pub fn run(
     let public = fixed.public().iter().map(|address| listen(Plane::Public(*address)));
     let public: Vec<TcpListener> = public.collect::<Result<_, _>>()?;
     let admin = listen(Plane::Admin(fixed.admin()))?;
-    let (clock, hold_key) = match &predecessor {
-        Some(old) => (Clock::continued(old.elapsed), old.hold_key.clone()),
-        None => (Clock::start(), HoldKeys::draw().context("drawing a key for holds")?),
+    let mut state = match &predecessor {
+        Some(old) => State::of_a_predecessor(Clock::continued(old.elapsed)),
+        None => State::read(&config),
     };
+    let (clock, uptime) = (state.clock, predecessor.as_ref().map(|old| old.uptime));
+    let hold_key = match &predecessor {
+        Some(old) => old.hold_key.clone(),
+        None => HoldKeys::draw().context("drawing a key for holds")?,
+    };
+    let began = clock.now().since_start().saturating_sub(uptime.unwrap_or_default());
     // Dropped last: what the log was given is written before the process ends.
-    let (lasting, tasks, _written) = Lasting::begin(&config, clock, hold_key)?;
+    let (lasting, tasks, _written) = Lasting::begin(&config, clock, Moment::at(began), hold_key)?;
     control.block_on(tasks.writer.look())?;
     let name_servers = config.name_servers.take();
     let listeners: Arc<[Arc<Listener>]> = std::mem::take(&mut config.public)
@@ -98,10 +105,17 @@ pub fn run(
     });
     if let Some(old) = &mut predecessor {
         let estate = old.prepared()?;
-        lasting.watch.inherit(estate.health);
+        state = state.with_estate(&current, estate.health, &estate.hosts, estate.orders);
         estate.late.into_iter().for_each(|news| lasting.late.take_in(news));
     }
+    if let Some((health, same_host)) = state.health {
+        lasting.watch.inherit(health, same_host);
+    }
+    lasting.orders.inherit(state.orders);
+    let began = if predecessor.is_some() { "took_over" } else { "started" };
+    lasting.note_process(began, &current.load().judging());
     watch_upstreams(&control, tasks.watchman, &current, &lasting);
+    let keeper = Keeper::new(&journal, &lasting, current.clone());
     let addresses = Addresses {
         public: listeners.iter().map(|one| (one.address, one.is_tls())).collect(),
         admin: admin.local_addr()?,
@@ -109,13 +123,16 @@ pub fn run(
     let reload =
         Reload::new(file, current.clone(), lasting.clone(), listeners.clone(), fixed, resolving);
     let reload = Arc::new(reload);
-    let parts = Parts { current, reload, lasting, listeners, admin };
+    let keeper = Arc::new(keeper);
+    let parts = Parts { current, reload, lasting, listeners, admin, keeper: keeper.clone() };
     let ended = control.block_on(async {
         let late = parts.lasting.late.clone();
         let running = Running::begin(&workers, parts)?;
         if let Some(old) = predecessor {
             old.serving(late);
         }
+        // Only whoever serves writes it.
+        tokio::spawn(keeper.run());
         announce(&addresses);
         systemd::ready();
         running.until_stopped(signals).await
@@ -160,6 +177,8 @@ fn watch_upstreams(control: &Runtime, watchman: Watchman, current: &Current, las
         }
     });
     control.spawn(watchman.run());
+    let orders = lasting.orders.clone();
+    control.spawn(async move { orders.keep().await });
     let (metrics, clock) = (lasting.metrics.clone(), lasting.clock);
     let watch = lasting.watch.clone();
     let prober = Arc::new(Prober { current: current.clone(), watch, metrics, clock });

@@ -62,10 +62,17 @@ fn every_shipped_configuration_loads() {
 }
 
 #[test]
-fn production_names_the_limits_that_are_the_defaults() {
+fn what_production_names_are_the_defaults() {
     let [written, left_out] = ["production.toml", "staging.toml"]
-        .map(|name| Config::load_with(&shipped(name), &secrets()));
-    assert_eq!(written.unwrap().limits, left_out.unwrap().limits);
+        .map(|name| Config::load_with(&shipped(name), &secrets()).unwrap());
+    assert_eq!(written.limits, left_out.limits);
+    assert_eq!(written.journal, left_out.journal);
+    let health = |config: &Config| (config.thresholds, config.pace, config.stale_after);
+    assert_eq!(health(&written), health(&left_out));
+    let text = std::fs::read_to_string(shipped("production.toml")).unwrap();
+    for knob in holdline::config::health::KNOBS {
+        assert!(text.contains(&format!("\n{} = ", knob.key)), "{} is not named", knob.key);
+    }
 }
 
 #[test]

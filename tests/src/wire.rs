@@ -24,6 +24,9 @@ enum Condition {
     Cut,
 }
 
+/// Connections that may wait to be taken.
+const BACKLOG: u32 = 1024;
+
 /// A wire.
 #[derive(Debug)]
 pub struct Wire {
@@ -39,7 +42,7 @@ pub struct Wire {
 impl Wire {
     /// A sound wire to `far_end`.
     pub async fn to(far_end: SocketAddr) -> std::io::Result<Wire> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         let (condition, changes) = watch::channel(Condition::Sound);
         let (accepting, accepts) = watch::channel(true);
@@ -118,14 +121,14 @@ async fn run(
                 }
             }
         }
-        drop(listener);
+        // It is bound before the other is closed, and listens in the end: nobody else ever gets the port.
         let Ok(placeholder) = bound(address) else { return };
+        drop(listener);
         accepting.send_replace(false);
         if condition.wait_for(|condition| *condition != Condition::Cut).await.is_err() {
             return;
         }
-        drop(placeholder);
-        let Ok(again) = bound(address).and_then(|socket| socket.listen(1024)) else { return };
+        let Ok(again) = placeholder.listen(BACKLOG) else { return };
         listener = again;
         accepting.send_replace(true);
     }
@@ -134,6 +137,7 @@ async fn run(
 fn bound(address: SocketAddr) -> std::io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
     socket.bind(address)?;
     Ok(socket)
 }

@@ -12,6 +12,8 @@ use crate::catalogue::{Kind, Party, Replay, Row, Upstream};
 use crate::deadline::Deadline;
 use crate::moment::Moment;
 use crate::outcome::Ended;
+use crate::stance::Stance;
+use crate::verdict::{Cause, Phase};
 
 /// What a visit may do with an upstream at the moment it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub enum Access {
     Suspected,
     /// Leave it alone; only a report that cannot be kept may ask it, after all others.
     Out,
+    /// The operator orders that it is not asked. Nobody does.
+    Barred,
 }
 
 /// The access to each upstream.
@@ -81,9 +85,68 @@ pub struct Course {
     next: usize,
 }
 
+// === impl Access ===
+
+impl Access {
+    /// What visits may do with an upstream of which this is believed.
+    pub fn to(upstream: Upstream, phase: Phase) -> Access {
+        match phase {
+            Phase::Well | Phase::Doubtful => Access::Serving,
+            Phase::Stuck => Access::Stuck,
+            Phase::Trial { .. } => Access::OnTrial,
+            // Probes that are wrong must not idle the origin. What is there to help must be proven to.
+            Phase::Down { cause: Cause::Probes, .. } if upstream == Upstream::Origin => {
+                Access::Suspected
+            }
+            Phase::Down { .. } => Access::Out,
+        }
+    }
+
+    /// What visits to a row may do, by what is believed of the row itself.
+    pub fn to_row(phase: Phase) -> Access {
+        match phase {
+            Phase::Well | Phase::Doubtful => Access::Serving,
+            Phase::Stuck => Access::Stuck,
+            Phase::Trial { .. } => Access::OnTrial,
+            Phase::Down { .. } => Access::Out,
+        }
+    }
+}
+
 // === impl Standing ===
 
 impl Standing {
+    /// The standing by what is believed of the upstreams.
+    pub fn of_upstreams([origin, monitor]: [Phase; Upstream::COUNT]) -> Standing {
+        Standing {
+            origin: Access::to(Upstream::Origin, origin),
+            monitor: Access::to(Upstream::Monitor, monitor),
+        }
+    }
+
+    /// The standing for visits to a row that has this access of its own to each upstream. A row that fails
+    /// everywhere is better asked than not: then it counts only what is believed of the upstreams.
+    #[must_use]
+    pub fn for_row(self, row: &Row, [origin, monitor]: [Access; Upstream::COUNT]) -> Standing {
+        let narrowed = |upstream, own| if upstream == Access::Serving { own } else { upstream };
+        let own = Standing {
+            origin: narrowed(self.origin, origin),
+            monitor: narrowed(self.monitor, monitor),
+        };
+        let serves = |upstream: &Upstream| own.of(*upstream) == Access::Serving;
+        if row.chain.iter().any(serves) { own } else { self }
+    }
+
+    /// The standing under the operator's orders.
+    #[must_use]
+    pub fn under(self, stance: Stance) -> Standing {
+        match stance {
+            Stance::Automatic => self,
+            Stance::Monitor => Standing { origin: Access::Barred, ..self },
+            Stance::Canned => Standing { origin: Access::Barred, monitor: Access::Barred },
+        }
+    }
+
     /// The access to one upstream.
     pub fn of(&self, upstream: Upstream) -> Access {
         match upstream {
@@ -122,10 +185,10 @@ impl Course {
         let first = |access| match access {
             Access::Serving => true,
             Access::Stuck | Access::OnTrial => repeatable && !report,
-            Access::Suspected | Access::Out => false,
+            Access::Suspected | Access::Out | Access::Barred => false,
         };
         let last = |access| match access {
-            Access::Serving | Access::Out => false,
+            Access::Serving | Access::Out | Access::Barred => false,
             Access::Stuck | Access::OnTrial => !repeatable,
             Access::Suspected => repeatable && !report,
         };
@@ -136,7 +199,8 @@ impl Course {
     /// is left alone is better than none.
     pub fn at_any_price(row: &Row, standing: &Standing, deadline: Deadline) -> Course {
         let serving = |access| access == Access::Serving;
-        Course::by(row, standing, deadline, serving, |access| !serving(access))
+        let asked = |access| !serving(access) && access != Access::Barred;
+        Course::by(row, standing, deadline, serving, asked)
     }
 
     fn by(
@@ -354,6 +418,52 @@ mod tests {
         let mut callee = Course::new(&Row::new(spec).unwrap(), &standing, deadline);
         callee.begin(Moment::at(ms(0)));
         asks(callee.after(failed, Moment::at(ms(0)), &retries), Upstream::Origin, ms(8750));
+    }
+
+    #[test]
+    fn a_monitor_that_is_known_to_be_down_is_never_chosen() {
+        let until = Moment::at(ms(0));
+        for cause in [Cause::Probes, Cause::Traffic] {
+            let down = Phase::Down { cause, until };
+            let standing = Standing::of_upstreams([Phase::Well, down]);
+            assert_eq!(standing, Standing { origin: Serving, monitor: Out });
+            let mut course = course(Replay::Idempotent, standing.origin, standing.monitor);
+            course.begin(Moment::at(ms(0)));
+            let failed = ended(Outcome::Status(500), Sent::Something);
+            let next = course.after(failed, Moment::at(ms(0)), &Budget::default());
+            assert_eq!(next, Step::Stop(Stopped::NobodyLeft));
+        }
+    }
+
+    #[test]
+    fn a_row_that_fails_alone_goes_to_who_serves_it() {
+        let row = Row::new(RowSpec::example()).unwrap();
+        let down = Phase::Down { cause: Cause::Traffic, until: Moment::at(ms(0)) };
+        let trial = Phase::Trial { visits: 0, quiet_since: Moment::at(ms(0)) };
+        let both = Standing { origin: Serving, monitor: Serving };
+        for (phase, access) in [(down, Out), (trial, OnTrial), (Phase::Stuck, Stuck)] {
+            assert_eq!(Access::to_row(phase), access);
+            let own = both.for_row(&row, [access, Serving]);
+            assert_eq!(own, Standing { origin: access, monitor: Serving });
+            // Nobody is better.
+            let alone = Standing { origin: Serving, monitor: Out };
+            assert_eq!(alone.for_row(&row, [access, Serving]), alone);
+            assert_eq!(both.for_row(&row, [access, Out]), both);
+        }
+    }
+
+    #[test]
+    fn nobody_asks_what_the_operator_bars() {
+        let spec = RowSpec { kind: Kind::Asynchronous, canned: None, ..RowSpec::example() };
+        let row = Row::new(spec).unwrap();
+        let deadline = Deadline::new(Moment::at(ms(0)), ms(9000));
+        let both = Standing { origin: Serving, monitor: Out };
+        let mut monitor = Course::at_any_price(&row, &both.under(Stance::Monitor), deadline);
+        asks(monitor.begin(Moment::at(ms(0))), Upstream::Monitor, ms(8750));
+        for course in [Course::new, Course::at_any_price] {
+            let mut canned = course(&row, &both.under(Stance::Canned), deadline);
+            assert_eq!(canned.begin(Moment::at(ms(0))), Step::Stop(Stopped::NobodyLeft));
+        }
     }
 
     #[test]

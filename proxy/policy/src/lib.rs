@@ -12,6 +12,7 @@
 pub mod backoff;
 pub mod budget;
 pub mod catalogue;
+pub mod chance;
 pub mod choice;
 pub mod deadline;
 pub mod hedge;
@@ -19,14 +20,19 @@ pub mod moment;
 pub mod outcome;
 pub mod pace;
 pub mod redelivery;
+pub mod stance;
 pub mod verdict;
 pub mod window;
 
 pub use budget::Budget;
 pub use catalogue::{Catalogue, Found, Kind, Party, Replay, Row, RowSpec, Upstream};
+pub use chance::Chance;
 pub use choice::{Access, Course, Standing, Step, Stopped};
 pub use deadline::Deadline;
 pub use moment::Moment;
 pub use outcome::{Ended, Outcome, Sent};
 pub use pace::Pace;
-pub use verdict::{Cause, Change, Grade, Observation, Phase, Reason, Thresholds, Verdict};
+pub use stance::Stance;
+pub use verdict::{
+    Belief, Cause, Change, Grade, Observation, Phase, Reason, RowId, Subject, Thresholds, Verdict,
+};

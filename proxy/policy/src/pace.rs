@@ -26,6 +26,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 // === impl Pace ===
 
 impl Pace {
+    /// What is shipped.
+    pub const SHIPPED: Pace =
+        Pace { interval: Duration::from_secs(1), quick: Duration::from_millis(250) };
+
     /// The wait before the next probe, without jitter.
     pub fn wait(&self, verdict: &Verdict, now: Moment) -> Duration {
         match verdict.phase() {
@@ -47,26 +51,12 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backoff::Backoff;
     use crate::verdict::{Grade, Observation, Thresholds};
 
     #[test]
     fn the_pace_follows_the_verdict() {
         let second = Duration::from_secs(1);
-        let limits = Thresholds {
-            fall: 2,
-            rise: 2,
-            window: second,
-            bad_percent: 50,
-            window_minimum: 10,
-            evidence: second,
-            stuck: second,
-            hold_down: Backoff { first: second, cap: second },
-            decay: second,
-            trial_visits: 1,
-            trial_again: second,
-            trial_patience: second,
-        };
+        let limits = Thresholds { fall: 2, rise: 2, ..Thresholds::SHIPPED };
         let pace = Pace { interval: second, quick: Duration::from_millis(250) };
         let at = |ms| Moment::at(Duration::from_millis(ms));
         let mut verdict = Verdict::new(at(0));

@@ -159,6 +159,9 @@ impl Throttle {
             }
             return self.width;
         }
+        if access == Access::Barred {
+            return 0;
+        }
         // Whatever comes after this is a return from an outage.
         self.change(1, now);
         u32::from(access == Access::OnTrial || now >= self.not_before)

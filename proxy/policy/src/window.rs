@@ -11,6 +11,8 @@ const BUCKETS: usize = 10;
 /// A sliding window of outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Window {
+    /// What the buckets were filled for; those of another length tell nothing.
+    length: Duration,
     buckets: [Bucket; BUCKETS],
 }
 
@@ -36,6 +38,9 @@ pub struct Counts {
 impl Window {
     /// Counts one outcome at `now` in a window of `length`.
     pub fn count(&mut self, good: bool, now: Moment, length: Duration) {
+        if self.length != length {
+            *self = Window { length, ..Window::default() };
+        }
         let turn = turn(now, length);
         let bucket = &mut self.buckets[(turn % BUCKETS as u64) as usize];
         if bucket.turn != turn {
@@ -47,6 +52,9 @@ impl Window {
 
     /// The counts of the last `length` before `now`.
     pub fn counts(&self, now: Moment, length: Duration) -> Counts {
+        if self.length != length {
+            return Counts::default();
+        }
         let newest = turn(now, length);
         let fresh = |b: &&Bucket| b.turn <= newest && newest - b.turn < BUCKETS as u64;
         self.buckets.iter().filter(fresh).fold(Counts::default(), |sum, bucket| Counts {
@@ -85,5 +93,11 @@ mod tests {
         assert_eq!(window.counts(at(5), length), Counts { good: 1, bad: 1 });
         assert_eq!(window.counts(at(10), length), Counts { good: 0, bad: 1 });
         assert_eq!(window.counts(at(30), length), Counts::default());
+        // What was counted for another length is not taken for something it is not.
+        window.count(false, at(30), length);
+        let other = Duration::from_millis(10_010);
+        assert_eq!(window.counts(at(30), other), Counts::default());
+        window.count(true, at(30), other);
+        assert_eq!(window.counts(at(30), other), Counts { good: 1, bad: 0 });
     }
 }

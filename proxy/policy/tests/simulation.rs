@@ -18,52 +18,26 @@
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use holdline_policy::backoff::{Backoff, jittered};
+use holdline_policy::backoff::jittered;
 use holdline_policy::catalogue::RowSpec;
 use holdline_policy::deadline::RESERVE;
+use holdline_policy::verdict::Attempt;
 use holdline_policy::{
-    Access, Budget, Cause, Change, Course, Deadline, Ended, Grade, Moment, Observation, Outcome,
-    Pace, Phase, Replay, Row, Sent, Standing, Step, Thresholds, Upstream, Verdict,
+    Access, Budget, Cause, Chance, Change, Course, Deadline, Ended, Grade, Moment, Observation,
+    Outcome, Pace, Phase, Replay, Row, RowId, Sent, Standing, Step, Thresholds, Upstream, Verdict,
 };
 
 const LIMITS: Thresholds = Thresholds {
-    fall: 3,
-    rise: 2,
     window: Duration::from_secs(10),
     bad_percent: 50,
-    window_minimum: 10,
-    evidence: Duration::from_secs(10),
     stuck: Duration::from_secs(5),
-    hold_down: Backoff { first: Duration::from_secs(2), cap: Duration::from_secs(60) },
-    decay: Duration::from_secs(300),
-    trial_visits: 3,
-    trial_again: Duration::from_secs(1),
-    trial_patience: Duration::from_secs(10),
+    ..Thresholds::SHIPPED
 };
-const PACE: Pace = Pace { interval: Duration::from_secs(1), quick: Duration::from_millis(250) };
+const PACE: Pace = Pace::SHIPPED;
 const SLOW: Duration = Duration::from_millis(2500);
 const CONNECT: Duration = Duration::from_secs(1);
-
-/// SplitMix64: small, seeded, and the same on every machine.
-struct Chance(u64);
-
-impl Chance {
-    fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.draw() % n
-    }
-
-    fn unit(&mut self) -> f64 {
-        (self.draw() >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
+/// An attempt that hangs is given up after this long.
+const LONGEST: Duration = Duration::from_secs(45);
 
 /// What an upstream does with whatever reaches it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -91,11 +65,11 @@ const MOODS: [Mood; 8] = [
 
 impl Mood {
     /// What an attempt comes to, after how long, and whether the upstream ran it.
-    fn meets(self, slice: Duration, chance: &mut Chance) -> (Ended, Duration, bool) {
+    fn meets(self, chance: &mut Chance) -> (Ended, Duration, bool) {
         let ms = |n: u64| Duration::from_millis(n);
         let quick = ms(5 + chance.below(200));
         let ended = |outcome, sent| Ended { outcome, sent };
-        let (result, takes, ran) = match self {
+        match self {
             Mood::Serves | Mood::ServesButFailsProbes => {
                 (ended(Outcome::Good, Sent::Something), quick, true)
             }
@@ -106,18 +80,13 @@ impl Mood {
             Mood::Hangs if chance.below(2) == 0 => {
                 (ended(Outcome::ConnectTimedOut, Sent::Nothing), CONNECT, false)
             }
-            Mood::Hangs => (ended(Outcome::Good, Sent::Something), Duration::MAX, true),
+            Mood::Hangs => (ended(Outcome::TimedOut, Sent::Something), LONGEST, true),
             Mood::Errs if chance.below(3) == 0 => {
                 (ended(Outcome::NotRun(503), Sent::Something), quick, false)
             }
             Mood::Errs => (ended(Outcome::Status(500), Sent::Something), quick, true),
             Mood::Lies => (ended(Outcome::NotTwiml, Sent::Something), quick, true),
             Mood::Drops => (ended(Outcome::Broken, Sent::Something), quick, true),
-        };
-        if takes > slice {
-            (ended(Outcome::TimedOut, Sent::Something), slice, ran)
-        } else {
-            (result, takes, ran)
         }
     }
 
@@ -139,8 +108,9 @@ enum Event {
     Probe(usize),
     ProbeEnds(usize, bool),
     Arrives,
-    TurnsSlow { visit: usize },
-    AttemptEnds { visit: usize },
+    TurnsSlow { attempt: usize },
+    AttemptEnds { attempt: usize },
+    SliceEnds { attempt: usize },
     Tick,
 }
 
@@ -150,9 +120,19 @@ struct Visit {
     deadline: Deadline,
     course: Course,
     ran: u32,
-    /// The attempt in flight: where, when begun, how it will end, whether it was seen as slow.
-    attempt: Option<(Upstream, Moment, Ended, bool, bool)>,
+    /// The attempt it waits for.
+    attempt: Option<usize>,
     answered: Option<Moment>,
+}
+
+/// An attempt goes on when its visit does not wait for it any longer.
+struct Going {
+    visit: usize,
+    upstream: Upstream,
+    started: Moment,
+    ended: Ended,
+    was_slow: bool,
+    over: bool,
 }
 
 struct World {
@@ -165,8 +145,10 @@ struct World {
     verdicts: [Verdict; 2],
     on_trial: [bool; 2],
     bad_seen: [bool; 2],
+    down_by_traffic: [bool; 2],
     last_good: [Option<Moment>; 2],
     visits: Vec<Visit>,
+    attempts: Vec<Going>,
     retries: Budget,
     steered: u64,
     canned: u64,
@@ -177,7 +159,7 @@ impl World {
         let now = Moment::at(Duration::ZERO);
         let mut world = World {
             seed,
-            chance: Chance(seed),
+            chance: Chance::of(seed),
             now,
             queue: BinaryHeap::new(),
             order: 0,
@@ -185,8 +167,10 @@ impl World {
             verdicts: [Verdict::new(now); 2],
             on_trial: [false; 2],
             bad_seen: [false; 2],
+            down_by_traffic: [false; 2],
             last_good: [None; 2],
             visits: Vec::new(),
+            attempts: Vec::new(),
             retries: Budget::default(),
             steered: 0,
             canned: 0,
@@ -210,8 +194,9 @@ impl World {
             self.now = at;
             let over = at.since_start() > length;
             match event {
-                Event::AttemptEnds { visit } => self.attempt_ends(visit),
-                Event::TurnsSlow { visit } => self.turns_slow(visit),
+                Event::AttemptEnds { attempt } => self.attempt_ends(attempt),
+                Event::SliceEnds { attempt } => self.slice_ends(attempt),
+                Event::TurnsSlow { attempt } => self.turns_slow(attempt),
                 _ if over => {}
                 Event::Arrives => self.arrives(),
                 Event::MoodChanges(upstream) => self.mood_changes(upstream),
@@ -267,12 +252,10 @@ impl World {
     }
 
     fn access(&self, upstream: usize) -> Access {
-        match self.verdicts[upstream].phase() {
-            Phase::Well | Phase::Doubtful => Access::Serving,
-            Phase::Stuck => Access::Stuck,
-            Phase::Trial { .. } if !self.on_trial[upstream] => Access::OnTrial,
-            Phase::Down { cause: Cause::Probes, .. } => Access::Suspected,
-            _ => Access::Out,
+        let busy = self.on_trial[upstream];
+        match Access::to(Upstream::ALL[upstream], self.verdicts[upstream].phase()) {
+            Access::OnTrial if busy => Access::Out,
+            access => access,
         }
     }
 
@@ -283,39 +266,71 @@ impl World {
                 self.answer(visit);
             }
             Step::Try { upstream, slice } => {
-                let phase = self.verdicts[upstream.index()].phase();
-                self.on_trial[upstream.index()] |= matches!(phase, Phase::Trial { .. });
-                let (ended, takes, ran) =
-                    self.moods[upstream.index()].meets(slice, &mut self.chance);
-                assert!(takes <= slice, "seed {:#x}", self.seed);
-                self.visits[visit].ran += u32::from(ran);
-                self.visits[visit].attempt = Some((upstream, self.now, ended, ran, false));
-                if takes > SLOW {
-                    self.after(SLOW, Event::TurnsSlow { visit });
+                let on_trial =
+                    matches!(self.verdicts[upstream.index()].phase(), Phase::Trial { .. });
+                self.on_trial[upstream.index()] |= on_trial;
+                let (mut ended, mut takes, ran) =
+                    self.moods[upstream.index()].meets(&mut self.chance);
+                if on_trial && takes > slice {
+                    // A trial is settled within its visit's time.
+                    (ended.outcome, takes) = (Outcome::TimedOut, slice);
                 }
-                self.after(takes, Event::AttemptEnds { visit });
+                self.visits[visit].ran += u32::from(ran);
+                let attempt = self.attempts.len();
+                self.visits[visit].attempt = Some(attempt);
+                let (started, was_slow, over) = (self.now, false, false);
+                self.attempts.push(Going { visit, upstream, started, ended, was_slow, over });
+                if takes > SLOW {
+                    self.after(SLOW, Event::TurnsSlow { attempt });
+                }
+                self.after(takes, Event::AttemptEnds { attempt });
+                if takes > slice {
+                    self.after(slice, Event::SliceEnds { attempt });
+                }
             }
         }
     }
 
-    fn turns_slow(&mut self, visit: usize) {
-        let Some((upstream, started, _, _, slow)) = &mut self.visits[visit].attempt else { return };
-        *slow = true;
-        let (upstream, started) = (*upstream, *started);
-        let call = self.visits[visit].call;
-        self.observe(upstream.index(), Observation::Slow { call, started });
+    fn turns_slow(&mut self, attempt: usize) {
+        let going = &mut self.attempts[attempt];
+        if going.over {
+            return;
+        }
+        going.was_slow = true;
+        let (upstream, started) = (going.upstream, going.started);
+        let call = self.visits[going.visit].call;
+        self.observe(upstream.index(), Observation::Slow(seen_as(call, started)));
     }
 
-    fn attempt_ends(&mut self, visit: usize) {
-        let (upstream, started, ended, _, was_slow) = self.visits[visit].attempt.take().unwrap();
+    fn attempt_ends(&mut self, attempt: usize) {
+        let going = &mut self.attempts[attempt];
+        going.over = true;
+        let Going { visit, upstream, started, ended, was_slow, .. } = *going;
         let call = self.visits[visit].call;
         let seen = match ended.outcome.grade() {
-            Some(grade) => Observation::Live { grade, call, started, was_slow },
+            Some(grade) => {
+                let (attempt, took) = (seen_as(call, started), self.now.since(started));
+                Observation::Live { grade, attempt, took, was_slow }
+            }
             None if was_slow => Observation::Dropped { started },
             None => Observation::Tick,
         };
         self.on_trial[upstream.index()] = false;
         self.observe(upstream.index(), seen);
+        if self.visits[visit].attempt == Some(attempt) {
+            self.goes_on(visit, ended);
+        }
+    }
+
+    fn slice_ends(&mut self, attempt: usize) {
+        let visit = self.attempts[attempt].visit;
+        if self.visits[visit].attempt == Some(attempt) {
+            self.goes_on(visit, Ended { outcome: Outcome::TimedOut, sent: Sent::Something });
+        }
+    }
+
+    fn goes_on(&mut self, visit: usize, ended: Ended) {
+        self.visits[visit].attempt = None;
         if ended.outcome == Outcome::Good {
             self.steered += 1;
             self.answer(visit);
@@ -363,6 +378,8 @@ impl World {
         if let Some(change) = change {
             self.check(upstream, change);
             self.bad_seen[upstream] &= change.to != Phase::Well;
+            self.down_by_traffic[upstream] |=
+                matches!(change.to, Phase::Down { cause: Cause::Traffic, .. });
         }
     }
 
@@ -375,6 +392,10 @@ impl World {
         let seen = self.bad_seen[upstream];
         assert!(seen, "seed {seed:#x}: taken down without a bad outcome");
     }
+}
+
+fn seen_as(call: u64, started: Moment) -> Attempt {
+    Attempt { call, row: RowId::NONE, started }
 }
 
 fn phase_differs(a: Phase, b: Phase) -> bool {
@@ -425,8 +446,6 @@ fn an_upstream_that_only_ever_serves_is_never_taken_down() {
         world.queue = world.queue.into_iter().filter(monitor_only).collect();
         world.moods[0] = if seed % 2 == 0 { Mood::ServesButFailsProbes } else { Mood::Slow };
         world.run(Duration::from_secs(300));
-        let down_by_traffic =
-            matches!(world.verdicts[0].phase(), Phase::Down { cause: Cause::Traffic, .. });
-        assert!(!down_by_traffic, "seed {seed:#x}");
+        assert!(!world.down_by_traffic[0], "seed {seed:#x}");
     }
 }

@@ -1,6 +1,8 @@
 //! The admin plane: metrics, liveness, readiness and status, on a listener and a runtime of its own,
 //! so that it answers when the data plane does not.
 
+mod health;
+mod orders;
 mod process;
 mod spool;
 mod token;
@@ -15,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use holdline_policy::hedge::Latency;
-use holdline_policy::{Kind, Phase, Row, Upstream};
+use holdline_policy::{Kind, Row, Upstream};
 use serde_json::{Value, json};
 use token::only_with_token;
 use tokio::sync::mpsc;
@@ -55,7 +57,7 @@ impl FromRef<Control> for Arc<Holdline> {
 
 /// The admin plane's routes.
 pub fn router(control: Control) -> Router {
-    let guarded = spool::router().merge(process::router());
+    let guarded = spool::router().merge(process::router()).merge(orders::router());
     let guarded = guarded.layer(from_fn_with_state(control.clone(), only_with_token));
     Router::new()
         .route("/metrics", get(metrics))
@@ -67,7 +69,8 @@ pub fn router(control: Control) -> Router {
 }
 
 async fn metrics(State(control): State<Control>) -> Response {
-    let relay = &control.current.load().relay;
+    let holdline = control.current.load();
+    let relay = &holdline.relay;
     let metrics = &relay.metrics;
     for target in relay.targets.iter() {
         metrics
@@ -83,7 +86,8 @@ async fn metrics(State(control): State<Control>) -> Response {
             .set(latency.hedge_after().as_secs_f64());
     }
     show_spool(relay);
-    let uptime = relay.clock.now().since_start().as_secs();
+    health::show(&holdline);
+    let uptime = holdline.uptime().as_secs();
     metrics.uptime_seconds.set(i64::try_from(uptime).unwrap_or(i64::MAX));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
 }
@@ -105,7 +109,7 @@ async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "environment": holdline.environment,
         "ready": holdline.ready.load(Ordering::Acquire),
-        "uptime_ms": ms(relay.clock.now().since_start()),
+        "uptime_ms": ms(holdline.uptime()),
         "visits": {
             "in_flight": relay.metrics.visits_in_flight.get(),
             "steered": answered(AnsweredBy::Origin) + answered(AnsweredBy::Monitor),
@@ -122,9 +126,11 @@ async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
         },
         "spool": spool_status(relay),
         "upstreams": {
-            "origin": upstream(&holdline, Upstream::Origin),
-            "monitor": upstream(&holdline, Upstream::Monitor),
+            "origin": health::upstream(&holdline, Upstream::Origin),
+            "monitor": health::upstream(&holdline, Upstream::Monitor),
         },
+        "stances": relay.orders.stances(),
+        "drill": relay.orders.report().filter(|report| report.end.is_none()),
         "rows": rows(relay)
             .map(|(row, latency)| {
                 let learned = json!({
@@ -174,41 +180,6 @@ fn rows(relay: &Relay) -> impl Iterator<Item = (&Row, &Latency)> {
     let latencies = relay.latencies.iter().map(Arc::as_ref);
     let rows = relay.catalogue.rows().iter().zip(latencies);
     rows.filter(|(row, _)| row.kind == Kind::Synchronous)
-}
-
-fn upstream(holdline: &Holdline, which: Upstream) -> Value {
-    let relay = &holdline.relay;
-    let health = relay.watch.health();
-    let (verdict, target) = (health.of(which), &relay.targets[which.index()]);
-    let now = relay.clock.now();
-    let (cause, hold_down_ms) = match verdict.phase() {
-        Phase::Down { cause, until } => (Some(cause.name()), Some(ms(until.since(now)))),
-        _ => (None, None),
-    };
-    let last_change = health.last_change(which).map(|(at, change)| {
-        json!({
-            "from": change.from.name(),
-            "to": change.to.name(),
-            "reason": change.reason.to_string(),
-            "ms_ago": ms(now.since(at)),
-        })
-    });
-    json!({
-        "verdict": verdict.phase().name(),
-        "cause": cause,
-        "since_ms": ms(now.since(verdict.since())),
-        "hold_down_ms": hold_down_ms,
-        "host": target.config.host,
-        "address": target.address().map(|address| address.to_string()),
-        "attempts_in_flight": target.in_flight(),
-        "attempts_hanging": verdict.hanging(),
-        "good_probes_in_a_row": verdict.probe_streak().0,
-        "bad_probes_in_a_row": verdict.probe_streak().1,
-        "good_attempts_in_a_row": verdict.live_streak().0,
-        "bad_attempts_in_a_row": verdict.live_streak().1,
-        "flaps": verdict.flaps(),
-        "last_change": last_change,
-    })
 }
 
 fn ms(duration: std::time::Duration) -> u64 {

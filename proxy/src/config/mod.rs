@@ -5,6 +5,8 @@
 //! that is wrong with it. Keys and defaults are described in the files under `config/`.
 
 pub mod faults;
+pub mod health;
+mod journal;
 mod limits;
 mod listen;
 mod reach;
@@ -19,16 +21,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use holdline_policy::backoff::Backoff;
 use holdline_policy::{Catalogue, Kind, Pace, Thresholds};
 use holdline_twilio::{AccountSid, Keyring, PublicUrl};
 use secrecy::SecretString;
 
 use crate::answer::CannedSet;
+use crate::journal::JournalConfig;
 use crate::relay::hold::HoldKeys;
 use crate::spool::SpoolConfig;
 use crate::trust::Trust;
 use faults::{FaultList, Faults};
+pub use health::{Judging, Knob};
 pub use limits::{Limits, Worth};
 pub use listen::{ListenerConfig, networks_in};
 pub use reach::Reach;
@@ -61,6 +64,8 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// How often upstreams are probed.
     pub pace: Pace,
+    /// After how long an upstream that has not answered well is unproven.
+    pub stale_after: Duration,
     /// The endpoints.
     pub catalogue: Catalogue,
     /// The canned documents.
@@ -75,6 +80,8 @@ pub struct Config {
     pub unlisted: Unlisted,
     /// Where callbacks wait.
     pub spool: SpoolConfig,
+    /// Where it is written down what happens to the upstreams.
+    pub journal: JournalConfig,
     /// Worker threads of the data plane.
     pub threads: usize,
     /// How the process ends.
@@ -199,11 +206,12 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
     let (keys, signature) = read_twilio(&mut root.section("twilio"));
     let upstreams = upstreams::read(&mut root.section("upstreams"), public_url.as_ref(), folder);
     let name_servers = read_name_servers(&mut root.section("dns"));
-    let (thresholds, pace) = read_health(&mut root.section("health"));
+    let (Judging { thresholds, pace }, stale_after) = health::read(&mut root.section("health"));
     let (catalogue, unlisted) = read_catalogue(&mut root.section("catalogue"), folder, source);
     let canned = read_canned(&mut root.section("static_twiml"), folder);
     let hold_keys = read_hold_keys(&mut root.section("hold"), environment.as_deref());
     let spool = spool::read(&mut root.section("spool"), folder);
+    let journal = journal::read(&mut root.section("journal"), folder);
     let cores =
         std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let threads = root.section("runtime").number("threads", cores, 1, 1024) as usize;
@@ -228,6 +236,7 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
         name_servers,
         thresholds,
         pace,
+        stale_after,
         catalogue: catalogue?,
         canned: canned?,
         hold_keys,
@@ -235,6 +244,7 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
         limits,
         unlisted,
         spool,
+        journal,
         threads,
         stop,
         log,
@@ -344,32 +354,6 @@ fn read_signature_policy(twilio: &mut Section<'_>) -> Option<SignaturePolicy> {
             None
         }
     }
-}
-
-fn read_health(health: &mut Section<'_>) -> (Thresholds, Pace) {
-    let (ms, s) = (Duration::from_millis, Duration::from_secs);
-    let thresholds = Thresholds {
-        fall: health.number("fall", 3, 1, 100),
-        rise: health.number("rise", 2, 1, 100),
-        window: health.duration_in("window", s(5), s(1), s(600)),
-        bad_percent: health.number("bad_percent", 40, 1, 100),
-        window_minimum: health.number("window_minimum", 10, 2, 100_000),
-        evidence: health.duration_in("evidence", s(10), ms(100), s(600)),
-        stuck: health.duration_in("stuck", s(3), s(1), s(45)),
-        hold_down: Backoff {
-            first: health.duration_in("hold_down", s(2), ms(1), s(600)),
-            cap: health.duration_in("hold_down_cap", s(60), ms(1), s(3600)),
-        },
-        decay: health.duration_in("decay", s(300), s(1), s(86_400)),
-        trial_visits: health.number("trial_visits", 3, 1, 100),
-        trial_again: health.duration_in("trial_again", s(1), ms(100), s(600)),
-        trial_patience: health.duration_in("trial_patience", s(10), ms(100), s(600)),
-    };
-    let pace = Pace {
-        interval: health.duration_in("interval", s(1), ms(50), s(60)),
-        quick: health.duration_in("quick_interval", ms(250), ms(50), s(60)),
-    };
-    (thresholds, pace)
 }
 
 fn read_catalogue(

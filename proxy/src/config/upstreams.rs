@@ -58,6 +58,8 @@ pub struct BaseUrl {
 pub struct ProbeConfig {
     /// Path asked for by GET.
     pub path: String,
+    /// The `Host` it is asked with; none: that of every other request.
+    pub host: Option<String>,
     /// The time for everything, connecting included.
     pub timeout: Duration,
     /// The status that is good.
@@ -137,10 +139,7 @@ fn read_one(
         BaseUrl::parse(text).and_then(|base| Some((host_and_port(&base.url)?, base)))
     });
     let own = section.parsed("public_url", FORM, BaseUrl::parse);
-    let host_field = section.parsed("host", "a host name, perhaps with a port", |text| {
-        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-        (!text.is_empty() && text.bytes().all(fine)).then(|| text.to_owned())
-    });
+    let host_field = read_host(section);
     let is_tls = url.as_ref().is_none_or(|(_, base)| base.url.is_https());
     let tls = read_tls(section, is_tls, folder);
     let (ms, s) = (Duration::from_millis, Duration::from_secs);
@@ -221,12 +220,21 @@ fn read_authorities(path: &Path) -> Result<Vec<Vec<u8>>, String> {
     Ok(authorities)
 }
 
+/// A `Host` of its own.
+fn read_host(section: &mut Section<'_>) -> Option<String> {
+    section.parsed("host", "a host name, perhaps with a port", |text| {
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        (!text.is_empty() && text.bytes().all(fine)).then(|| text.to_owned())
+    })
+}
+
 fn read_probe(section: &mut Section<'_>) -> ProbeConfig {
     let path = section.parsed("path", "a path that begins with /", |text| {
         let fine = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic());
         fine.then(|| text.to_owned())
     });
     ProbeConfig {
+        host: read_host(section),
         path: path.unwrap_or_else(|| "/ready".into()),
         timeout: section.duration_in(
             "timeout",

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use holdline_policy::{
-    Access, Cause, Course, Deadline, Kind, Moment, Outcome, Phase, Row, Standing, Step, Stopped,
-    Upstream,
+    Access, Course, Deadline, Kind, Moment, Outcome, Phase, Row, Standing, Step, Stopped, Upstream,
 };
 use holdline_twilio::CallSid;
 use http::HeaderValue;
@@ -53,9 +52,13 @@ impl Relay {
         judge: Judge<T>,
         plan: Plan,
     ) -> Asked<T> {
-        let phases = self.watch.phases();
         let began = self.clock.now();
-        let mut course = plan(question.row, &standing(phases), question.deadline);
+        let row = question.visit.row;
+        let standing = self.standing_of(row);
+        let mut course = plan(question.row, &standing, question.deadline);
+        let call = question.visit.call.map(call_key);
+        let drill = self.orders.drill(question.row, call);
+        record.drill.clone_from(&drill);
         let end = question.deadline.last_moment();
         let mut hold_at = question.pause().map(|_| began + HOLD_AFTER);
         self.hedges.earn();
@@ -68,7 +71,7 @@ impl Relay {
             let mut patience = Patience { hedge_at: None, next_at: None };
             let (errand, slice) = match (step, skipped) {
                 (Step::Try { upstream, slice }, _) => {
-                    let on_trial = matches!(phases[upstream.index()], Phase::Trial { .. });
+                    let on_trial = standing.of(upstream) == Access::OnTrial;
                     (Some((upstream, if on_trial { Slot::OneAtATime } else { Slot::Free })), slice)
                 }
                 // Better a second visit to an upstream on trial than nobody at all.
@@ -87,14 +90,16 @@ impl Relay {
             if let Some((upstream, slot)) = errand {
                 hold_at = hold_at.map(|at| at.max(now + HEAD_START));
                 slow_at[upstream.index()] = Some(now + HOLD_AFTER);
-                race.begin(self, self.errand(question, upstream, slot, slice, now, judge));
+                let drill = drill.clone().filter(|drill| drill.upstream() == upstream);
+                let errand = self.errand(question, upstream, slot, slice, now, judge);
+                race.begin(self, Errand { drill, ..errand });
                 if course.may_ask_alongside() {
                     patience.next_at = Some(now + slice);
-                    let after = match (phases[upstream.index()], question.row.kind) {
+                    let after = match (standing.of(upstream), question.row.kind) {
                         // Neither is any caller's to wait for.
-                        (Phase::Stuck | Phase::Trial { .. }, _) => Some(Duration::ZERO),
+                        (Access::Stuck | Access::OnTrial, _) => Some(Duration::ZERO),
                         (_, Kind::Synchronous) => {
-                            Some(self.latencies[question.visit.row].hedge_after().min(slice))
+                            Some(self.latencies[row].hedge_after().min(slice))
                         }
                         _ => None,
                     };
@@ -188,6 +193,8 @@ impl Relay {
             signature: self.signature(question, &self.targets[upstream.index()].config.public_url),
             call: question.visit.call.map_or(0, call_key),
             row: Some(question.visit.row),
+            watched: self.row_watches[question.visit.row].clone(),
+            drill: None,
             status_counts: true,
             judge,
             account: question.visit.account,
@@ -205,18 +212,6 @@ impl Relay {
         let signature = key.sign(base.signed(), &question.outgoing.target, visit.content());
         HeaderValue::try_from(signature).ok()
     }
-}
-
-/// The access that visits have to each upstream.
-pub(crate) fn standing(phases: [Phase; 2]) -> Standing {
-    let [origin, monitor] = phases.map(|phase| match phase {
-        Phase::Well | Phase::Doubtful => Access::Serving,
-        Phase::Stuck => Access::Stuck,
-        Phase::Trial { .. } => Access::OnTrial,
-        Phase::Down { cause: Cause::Probes, .. } => Access::Suspected,
-        Phase::Down { cause: Cause::Traffic, .. } => Access::Out,
-    });
-    Standing { origin, monitor }
 }
 
 /// Tells calls apart for the verdict.

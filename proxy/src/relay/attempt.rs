@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use holdline_policy::{Ended, Moment, Outcome, Phase, Sent, Upstream};
+use holdline_policy::{Access, Ended, Moment, Outcome, Phase, Sent, Upstream};
 use holdline_twilio::signature::Content;
 use holdline_twilio::{AccountSid, Form};
 use http::HeaderValue;
@@ -19,8 +19,10 @@ use http::HeaderValue;
 use super::exchange::{Outgoing, ended};
 use super::judge::Judge;
 use super::{HOLD_AFTER, Relay};
+use crate::orders::Drill;
 use crate::record::AttemptNote;
 use crate::upstream::http1::Reply;
+use crate::watchman::RowWatch;
 
 /// The longest any attempt runs.
 pub(super) const LONGEST: Duration = Duration::from_secs(45);
@@ -49,6 +51,10 @@ pub(super) struct Errand<T> {
     pub(super) call: u64,
     /// The row whose times are learned from.
     pub(super) row: Option<usize>,
+    /// The row as it is watched.
+    pub(super) watched: Arc<RowWatch>,
+    /// The drill it takes part in.
+    pub(super) drill: Option<Arc<Drill>>,
     /// Whether a status that is no success speaks against the upstream. It does not where it was refused
     /// before: then the request is to blame as much.
     pub(super) status_counts: bool,
@@ -74,6 +80,9 @@ pub(super) struct Race<T> {
 impl<T: Send + 'static> Errand<T> {
     /// Runs the errand.
     async fn run(self, relay: Arc<Relay>) -> Done<T> {
+        if let Some(drill) = &self.drill {
+            return self.fail_on_purpose(drill, &relay).await;
+        }
         let Errand { upstream, slot, .. } = self;
         let target = &relay.targets[upstream.index()];
         let begun = self.begun;
@@ -93,11 +102,15 @@ impl<T: Send + 'static> Errand<T> {
             Done { slot, note, result }
         };
         let stuck = || relay.watch.phases()[upstream.index()] == Phase::Stuck;
-        let Some(_permit) = target.permit(slot == Slot::OneAtATime, stuck) else {
+        // What is tried is the row, where it fails alone.
+        let alone = self.watched.access()[upstream.index()] == Access::OnTrial;
+        let trial = if alone { self.watched.on_trial(upstream) } else { target.on_trial() };
+        let trial = (slot == Slot::OneAtATime).then_some(trial);
+        let Some(_permit) = target.permit(trial, stuck) else {
             let ended = Ended { outcome: Outcome::Full, sent: Sent::Nothing };
             return done(Outcome::Full, None, Err(ended));
         };
-        let mut watched = relay.watch.attempt(upstream, self.call, begun);
+        let mut watched = relay.watch.attempt(upstream, &self.watched, self.call, begun);
         let sent = AtomicBool::new(false);
         let (signature, fresh) = (self.signature.as_ref(), slot != Slot::Free);
         let asking = async {
@@ -129,6 +142,29 @@ impl<T: Send + 'static> Errand<T> {
             watched.says_nothing();
         }
         done(outcome, judged, result)
+    }
+}
+
+impl<T> Errand<T> {
+    /// Comes to what the drill orders. Nobody is asked, and nothing is learned from it.
+    async fn fail_on_purpose(&self, drill: &Drill, relay: &Relay) -> Done<T> {
+        relay.metrics.drill_attempts.with_label_values(&[drill.mode().name()]).inc();
+        let ended = match drill.mode().ended() {
+            Some(ended) => ended,
+            None => {
+                let since = || relay.clock.now().since(self.begun);
+                let hanging = bounded(since, self.limit, drill.over(), || {}).await;
+                let outcome = if hanging.is_some() { Outcome::Broken } else { Outcome::TimedOut };
+                Ended { outcome, sent: Sent::Something }
+            }
+        };
+        let note = AttemptNote {
+            upstream: self.upstream,
+            outcome: ended.outcome.name(),
+            took: relay.clock.now().since(self.begun),
+            judged: Some("drill"),
+        };
+        Done { slot: self.slot, note, result: Err(ended) }
     }
 }
 

@@ -25,8 +25,8 @@ use bytes::Bytes;
 use holdline_policy::backoff::Backoff;
 use holdline_policy::hedge::Latency;
 use holdline_policy::{
-    Budget, Catalogue, Course, Deadline, Ended, Kind, Moment, Observation, Outcome, Party, Replay,
-    Row, Stopped, Upstream,
+    Budget, Catalogue, Course, Deadline, Ended, Kind, Outcome, Party, Replay, Row, Stance, Stopped,
+    Upstream,
 };
 use holdline_twilio::{Keyring, PublicUrl};
 use http::HeaderValue;
@@ -34,13 +34,14 @@ use http::HeaderValue;
 use crate::answer::{Answer, AnsweredBy, CannedSet};
 use crate::clock::Clock;
 use crate::ingress::Visit;
+use crate::orders::Orders;
 use crate::proof::Proven;
 use crate::record::Record;
 use crate::spool::Spool;
 use crate::telemetry::{Metrics, RowCounts};
 use crate::upstream::Target;
 use crate::upstream::http1::push_field;
-use crate::watchman::Watch;
+use crate::watchman::{RowWatch, Watch};
 use ask::Asked;
 use attempt::Race;
 use exchange::Outgoing;
@@ -68,6 +69,12 @@ pub struct Relay {
     pub targets: [Arc<Target>; 2],
     /// What is believed of them, and where observations go.
     pub watch: Watch,
+    /// The rows of the catalogue as they are watched.
+    pub row_watches: Vec<Arc<RowWatch>>,
+    /// What belongs to no row, as it is watched.
+    pub no_row: Arc<RowWatch>,
+    /// What the operator orders.
+    pub orders: Arc<Orders>,
     /// Keys that sign.
     pub keys: Keyring,
     /// Keys of hold tokens.
@@ -242,6 +249,10 @@ impl Relay {
         if let Some(answer) = self.take_up(question, record) {
             return answer;
         }
+        if self.orders.stance(&question.row.name) == Stance::Canned {
+            // Nobody is to be asked; there is nothing to be held for.
+            return self.final_answer(question.row);
+        }
         let mut race = Race::new();
         let asked = self.ask(question, &mut race, record, judge_document, Course::new).await;
         match asked {
@@ -383,19 +394,5 @@ impl Relay {
         let method = question.outgoing.method.as_str();
         let document = template.fill(pause.as_secs(), method, &back).ok()?;
         Some(Answer::Document { document, by: AnsweredBy::Hold, cookies: Vec::new() })
-    }
-}
-
-/// The grade of an outcome, for whoever feeds the verdict.
-pub fn observation(
-    outcome: Outcome,
-    call: u64,
-    started: Moment,
-    was_slow: bool,
-) -> Option<Observation> {
-    match outcome.grade() {
-        Some(grade) => Some(Observation::Live { grade, call, started, was_slow }),
-        None if was_slow => Some(Observation::Dropped { started }),
-        None => None,
     }
 }

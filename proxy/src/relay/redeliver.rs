@@ -10,7 +10,7 @@ use http::{HeaderValue, Method};
 use pingora_timeout::fast_timeout::fast_timeout;
 
 use super::Relay;
-use super::ask::{call_key, standing};
+use super::ask::call_key;
 use super::attempt::{Errand, Race, Slot};
 use super::exchange::Outgoing;
 use super::judge::judge_receipt;
@@ -31,9 +31,18 @@ const FIRST_SEEN: &str = "holdline-first-seen";
 // === impl Relay ===
 
 impl Relay {
-    /// The access that visits have to each upstream at present.
+    /// The access that deliveries have to each upstream at present, whatever their row.
     pub(crate) fn standing(&self) -> Standing {
-        standing(self.watch.phases())
+        Standing::of_upstreams(self.watch.phases()).under(self.orders.stance(""))
+    }
+
+    /// The access that visits to a row have to each upstream at present, were it for verdicts alone; and
+    /// by the operator's order.
+    pub(crate) fn standing_of(&self, row: usize) -> Standing {
+        let known = &self.catalogue.rows()[row];
+        Standing::of_upstreams(self.watch.phases())
+            .for_row(known, self.row_watches[row].access())
+            .under(self.orders.stance(&known.name))
     }
 
     /// Tries to deliver a callback to an upstream, as it came, signed anew.
@@ -71,6 +80,8 @@ impl Relay {
             signature,
             call: call.map_or(0, call_key),
             row: None,
+            watched: self.watch.row(&delivery.row),
+            drill: None,
             status_counts: delivery.tries == 0,
             judge: judge_receipt,
             account,

@@ -226,6 +226,9 @@ impl Replay {
             return Ok(Start::Next);
         }
         let (upstream, access) = self.choose(&delivery);
+        if access == Access::Barred {
+            return Ok(Start::Next);
+        }
         if !self.has_room_at(upstream, access) {
             // Where another upstream has room, what it may take stands further behind.
             return Ok(if self.monitor_helps { Start::Next } else { Start::NoRoom });
@@ -248,11 +251,13 @@ impl Replay {
 
     /// Whom to try: the first of the row's chain that serves, else the first of all.
     fn choose(&self, delivery: &Delivery) -> (Upstream, Access) {
-        let standing = self.relay.standing();
         let rows = self.relay.catalogue.rows();
-        let reports = |row: &&Row| delivery.kind == Kind::Callback && row.name == delivery.row;
-        // Notices, and what was a row's that is no longer listed, are the origin's.
-        let chain = rows.iter().find(reports).map_or(&[Upstream::Origin][..], |row| &row.chain);
+        let reports = |row: &Row| delivery.kind == Kind::Callback && row.name == delivery.row;
+        let (standing, chain) = match rows.iter().position(reports) {
+            Some(row) => (self.relay.standing_of(row), &rows[row].chain[..]),
+            // Notices, and what was a row's that is no longer listed, are the origin's.
+            None => (self.relay.standing(), &[Upstream::Origin][..]),
+        };
         let serves = |upstream: &&Upstream| standing.of(**upstream) == Access::Serving;
         let first = chain.iter().find(serves).or(chain.first());
         let upstream = first.copied().unwrap_or(Upstream::Origin);

@@ -5,7 +5,7 @@
 //! more. `docs/metrics.md` lists them all, and a test compares the two.
 
 use std::net::SocketAddr;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdline_policy::{Kind, Outcome, Phase, Stopped, Upstream};
 use prometheus::{
@@ -17,6 +17,7 @@ use super::spool::SpoolMetrics;
 use crate::answer::{AnsweredBy, Refusal};
 use crate::listener::Closed;
 use crate::listener::tls::Identity;
+use crate::orders::{DrillEnd, Mode};
 use crate::relay::late::FATES;
 use crate::relay::mend;
 
@@ -59,8 +60,30 @@ pub struct Metrics {
     pub hedge_after: GaugeVec,
     /// Visits for which asking stopped without an answer, by reason.
     pub stopped: IntCounterVec,
-    /// Changes of verdict.
-    pub verdict_changes: IntCounterVec,
+    verdict_changes: IntCounterVec,
+    row_fails_alone: IntGaugeVec,
+    /// Whether probes and attempts say different things; set when it is asked for.
+    pub disagreement: IntGaugeVec,
+    /// The share of attempts that took longer than they should; set when it is asked for.
+    pub slow_share: GaugeVec,
+    /// When an upstream last answered well; set when it is asked for.
+    pub proven: GaugeVec,
+    /// Whether it has not for long; set when it is asked for.
+    pub stale: IntGaugeVec,
+    /// What the operator orders.
+    pub stance: IntGaugeVec,
+    /// Whether a drill lasts.
+    pub drill_active: IntGauge,
+    /// Drills that have ended, by how.
+    pub drills: IntCounterVec,
+    /// Attempts that a drill let fail, by how.
+    pub drill_attempts: IntCounterVec,
+    /// Entries written to the journal.
+    pub journal_entries: IntCounter,
+    /// Entries that could not be written.
+    pub journal_lost: IntCounter,
+    /// Size of the journal.
+    pub journal_bytes: IntGauge,
     /// Observations that the watchman could not take.
     pub observations_lost: IntCounter,
     /// Lines of the visit log that could not be written.
@@ -69,8 +92,10 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Attempts in flight, by upstream.
     pub attempts_in_flight: IntGaugeVec,
-    /// Seconds since the process, or the first that it goes on from, was started.
+    /// Seconds since the process, or the first that it was handed over from, was started.
     pub uptime_seconds: IntGauge,
+    /// When this process was started.
+    pub started: Gauge,
     /// Connections accepted.
     pub connections: IntCounter,
     /// Connections open; set when it is asked for.
@@ -103,6 +128,10 @@ struct RowMetrics {
 /// A good answer takes milliseconds, a hedge 2.5 s, a budget 4 or 9 s, Twilio 15 s.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 4.0, 9.0, 15.0];
+
+/// A probe takes milliseconds; one is late after a second, and a monitor that needs five is no help.
+const PROBE_SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0, 10.0];
 
 /// What becomes of requests that come twice, and of those to fallback URLs.
 const REPEATS: [&str; 6] = [
@@ -146,6 +175,9 @@ impl Metrics {
             "Time an attempt took, by upstream.",
             &["upstream"],
         )?;
+        let started = make
+            .float_gauge("holdline_started_timestamp_seconds", "When this process was started.")?;
+        started.set(unix_seconds());
         let metrics = Metrics {
             visits,
             unwritten,
@@ -161,10 +193,11 @@ impl Metrics {
                 "Probes, by result.",
                 &["upstream", "result"],
             )?,
-            probe_seconds: make.histograms(
+            probe_seconds: make.histograms_of(
                 "holdline_probe_seconds",
-                "Time a probe took.",
+                "Time until an upstream answered a probe, be it too late to be good.",
                 &["upstream"],
+                &PROBE_SECONDS,
             )?,
             refusals: make.counters(
                 "holdline_refusals_total",
@@ -235,6 +268,52 @@ impl Metrics {
                 "Changes of what is believed of an upstream.",
                 &["upstream", "to"],
             )?,
+            row_fails_alone: make.gauges(
+                "holdline_row_fails_alone",
+                "1 while a row fails although others of the upstream do not.",
+                &["upstream", "row"],
+            )?,
+            disagreement: make.gauges(
+                "holdline_disagreement",
+                "1 while probes and visits say different things of an upstream.",
+                &["upstream", "bad"],
+            )?,
+            slow_share: make.float_gauges(
+                "holdline_slow_share",
+                "The share of attempts in the window that took longer than they should.",
+                &["upstream"],
+            )?,
+            proven: make.float_gauges(
+                "holdline_proven_timestamp_seconds",
+                "When a probe or an attempt last ended well.",
+                &["upstream"],
+            )?,
+            stale: make.gauges(
+                "holdline_stale",
+                "1 while nothing has ended well for long.",
+                &["upstream"],
+            )?,
+            stance: make.gauges(
+                "holdline_stance",
+                "1 for what the operator orders, for all rows or for some.",
+                &["stance"],
+            )?,
+            drill_active: make.gauge("holdline_drill_active", "1 while a drill lasts.")?,
+            drills: make.counters("holdline_drills_total", "Drills that have ended.", &["end"])?,
+            drill_attempts: make.counters(
+                "holdline_drill_attempts_total",
+                "Attempts that a drill let fail.",
+                &["mode"],
+            )?,
+            journal_entries: make.counter(
+                "holdline_journal_entries_total",
+                "Entries written to the journal of health.",
+            )?,
+            journal_lost: make.counter(
+                "holdline_journal_lost_total",
+                "Entries that could not be written, or not fast enough.",
+            )?,
+            journal_bytes: make.gauge("holdline_journal_bytes", "Size of the journal.")?,
             observations_lost: make.counter(
                 "holdline_observations_lost_total",
                 "Observations dropped because the watchman could not keep up.",
@@ -254,6 +333,7 @@ impl Metrics {
             )?,
             uptime_seconds: make
                 .gauge("holdline_uptime_seconds", "Time since the process started.")?,
+            started,
             connections: make
                 .counter("holdline_connections_total", "Connections of clients accepted.")?,
             connections_open: make
@@ -301,6 +381,12 @@ impl Metrics {
         for reason in Stopped::NAMES {
             metrics.stopped.with_label_values(&[reason]);
         }
+        for end in DrillEnd::NAMES {
+            metrics.drills.with_label_values(&[end]);
+        }
+        for mode in Mode::ALL {
+            metrics.drill_attempts.with_label_values(&[mode.name()]);
+        }
         for why in Closed::ALL {
             metrics.connections_closed.with_label_values(&[why.name()]);
         }
@@ -333,8 +419,12 @@ impl Metrics {
     }
 
     /// Counts a probe.
-    pub fn probe(&self, upstream: Upstream, result: &'static str, took: Duration) {
+    pub fn probe(&self, upstream: Upstream, result: &'static str) {
         self.probes.with_label_values(&[upstream.name(), result]).inc();
+    }
+
+    /// Notes how long an upstream took to answer a probe.
+    pub fn probe_answered(&self, upstream: Upstream, took: Duration) {
         self.probe_seconds.with_label_values(&[upstream.name()]).observe(took.as_secs_f64());
     }
 
@@ -387,6 +477,18 @@ impl Metrics {
             let on = i64::from(name == phase.name());
             self.verdicts.with_label_values(&[upstream.name(), name]).set(on);
         }
+    }
+
+    /// Counts a change of verdict, and shows it.
+    pub fn verdict_changed(&self, upstream: Upstream, phase: Phase) {
+        self.verdict(upstream, phase);
+        self.verdict_changes.with_label_values(&[upstream.name(), phase.name()]).inc();
+    }
+
+    /// Shows the verdict on a row that is judged by itself.
+    pub fn row_verdict(&self, upstream: Upstream, row: &str, phase: Phase) {
+        let fails = !matches!(phase, Phase::Well | Phase::Doubtful);
+        self.row_fails_alone.with_label_values(&[upstream.name(), row]).set(fails.into());
     }
 
     /// All metrics in Prometheus's text format.
@@ -498,11 +600,26 @@ impl Maker<'_> {
         help: &str,
         labels: &[&str],
     ) -> prometheus::Result<HistogramVec> {
+        self.histograms_of(name, help, labels, &SECONDS)
+    }
+
+    fn histograms_of(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> prometheus::Result<HistogramVec> {
         let metric =
-            HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)?;
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
+}
+
+/// Now, in seconds since 1970.
+pub fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 #[cfg(test)]
@@ -522,10 +639,16 @@ mod tests {
         metrics.judgement_refusals.with_label_values(&["html"]);
         metrics.hedge_after.with_label_values(&["a"]);
         metrics.hold_tokens.with_label_values(&["good"]);
-        metrics.verdict_changes.with_label_values(&["origin", "down"]);
+        metrics.verdict_changed(Upstream::Origin, Phase::Well);
+        metrics.row_verdict(Upstream::Origin, "a", Phase::Stuck);
+        metrics.disagreement.with_label_values(&["origin", "probes"]);
+        metrics.slow_share.with_label_values(&["origin"]);
+        metrics.proven.with_label_values(&["origin"]);
+        metrics.stale.with_label_values(&["origin"]);
+        metrics.stance.with_label_values(&["automatic"]);
         metrics.attempts_in_flight.with_label_values(&["origin"]);
-        metrics.verdict(Upstream::Origin, Phase::Well);
-        metrics.probe(Upstream::Origin, "good", Duration::ZERO);
+        metrics.probe(Upstream::Origin, "good");
+        metrics.probe_answered(Upstream::Origin, Duration::ZERO);
         let text = metrics.render();
         let helped = |line: &str| {
             line.strip_prefix("# HELP ").map(|rest| rest.split(' ').next().unwrap_or("").to_owned())

@@ -76,7 +76,7 @@ struct TurnsAway<'t> {
 /// Permission for one attempt; given back when dropped.
 pub struct Permit<'t> {
     target: &'t Target,
-    trial: bool,
+    trial: Option<&'t AtomicBool>,
 }
 
 // === impl Target ===
@@ -154,18 +154,27 @@ impl Target {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Permission for an attempt, unless as many as allowed are in flight, or the upstream is on
-    /// trial and another visit is trying it.
+    /// Whether a visit is trying it.
+    pub fn on_trial(&self) -> &AtomicBool {
+        &self.on_trial
+    }
+
+    /// Permission for an attempt, unless as many as allowed are in flight, or it is one of a trial (of the
+    /// upstream or of a row) and another visit is at that.
     ///
     /// An attempt that nobody waits for makes room: those that an outage has swallowed must not keep
     /// visits from an upstream that has recovered. But only if something has ended well since it was
     /// left, or if visits ask another at the same moment, as `stuck` tells; until then, to be full spares
     /// callers the wait.
-    pub fn permit(&self, on_trial: bool, stuck: impl FnOnce() -> bool) -> Option<Permit<'_>> {
-        if on_trial && self.on_trial.swap(true, Ordering::AcqRel) {
+    pub fn permit<'t>(
+        &'t self,
+        trial: Option<&'t AtomicBool>,
+        stuck: impl FnOnce() -> bool,
+    ) -> Option<Permit<'t>> {
+        if trial.is_some_and(|on_trial| on_trial.swap(true, Ordering::AcqRel)) {
             return None;
         }
-        let permit = Permit { target: self, trial: on_trial };
+        let permit = Permit { target: self, trial };
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
         // The permit counts itself out again when it is refused.
         (before < self.config.max_in_flight || self.make_room(stuck)).then_some(permit)
@@ -247,8 +256,8 @@ impl Drop for TurnsAway<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.target.in_flight.fetch_sub(1, Ordering::AcqRel);
-        if self.trial {
-            self.target.on_trial.store(false, Ordering::Release);
+        if let Some(on_trial) = self.trial {
+            on_trial.store(false, Ordering::Release);
         }
     }
 }

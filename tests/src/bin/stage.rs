@@ -175,6 +175,8 @@ impl Stage {
         let mut environment = environment();
         let spool = folder.path().join("spool").display().to_string();
         environment.insert("HOLDLINE__SPOOL__FOLDER", spool);
+        let journal = folder.path().join("journal").display().to_string();
+        environment.insert("HOLDLINE__JOURNAL__FOLDER", journal);
         environment.insert("HOLDLINE__ADMIN__TOKEN", "env:HOLDLINE_ADMIN_TOKEN".to_owned());
         let arguments = ["serve", "--config", config];
         let mut edge = Program::start("holdline", "edge", &arguments, &environment, folder.path())?;

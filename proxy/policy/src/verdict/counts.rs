@@ -1,8 +1,11 @@
 //! What the verdict counts: outcomes in a row, and calls that speak.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::words::Grade;
+use crate::moment::Moment;
 
 /// Truly consecutive outcomes of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -11,13 +14,20 @@ pub(super) struct Streak {
     pub(super) bad: u32,
 }
 
-/// Whether one call or more than one was seen. Two are all that is ever asked for.
+/// Whether one thing or more than one was seen. Two are all that is ever asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) enum Calls {
+pub(super) enum Distinct<T> {
     #[default]
     None,
-    One(u64),
+    One(T),
     Several,
+}
+
+/// What was seen last, and the last that was another: enough to tell one from several within a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Latest<T> {
+    latest: Option<(T, Moment)>,
+    other: Option<(T, Moment)>,
 }
 
 // === impl Streak ===
@@ -31,14 +41,47 @@ impl Streak {
     }
 }
 
-// === impl Calls ===
+// === impl Distinct ===
 
-impl Calls {
-    pub(super) fn add(&mut self, call: u64) {
+impl<T: Copy + PartialEq> Distinct<T> {
+    pub(super) fn add(&mut self, seen: T) {
         *self = match *self {
-            Calls::None => Calls::One(call),
-            Calls::One(known) if known == call => Calls::One(known),
-            Calls::One(_) | Calls::Several => Calls::Several,
+            Distinct::None => Distinct::One(seen),
+            Distinct::One(known) if known == seen => Distinct::One(known),
+            Distinct::One(_) | Distinct::Several => Distinct::Several,
         };
+    }
+}
+
+// === impl Latest ===
+
+impl<T> Default for Latest<T> {
+    fn default() -> Latest<T> {
+        Latest { latest: None, other: None }
+    }
+}
+
+impl<T: Copy + PartialEq> Latest<T> {
+    pub(super) fn note(&mut self, seen: T, now: Moment) {
+        if self.latest.is_some_and(|(known, _)| known != seen) {
+            self.other = self.latest;
+        }
+        self.latest = Some((seen, now));
+    }
+
+    /// Whether one or several were seen within this time.
+    pub(super) fn within(&self, time: Duration, now: Moment) -> Distinct<T> {
+        let lately = |seen: Option<(T, Moment)>| seen.filter(|(_, at)| now.since(*at) <= time);
+        match (lately(self.latest), lately(self.other)) {
+            (Some((seen, _)), None) => Distinct::One(seen),
+            (Some(_), Some(_)) => Distinct::Several,
+            (None, _) => Distinct::None,
+        }
+    }
+
+    /// Whether any other was seen within this time.
+    pub(super) fn another(&self, than: T, time: Duration, now: Moment) -> bool {
+        let mut seen = [self.latest, self.other].into_iter().flatten();
+        seen.any(|(known, at)| known != than && now.since(at) <= time)
     }
 }

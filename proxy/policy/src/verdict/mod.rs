@@ -8,8 +8,14 @@
 //!
 //! "Consecutive" means what it says: one good outcome in between starts the count again, for every
 //! kind of failure alike.
+//!
+//! A [`Verdict`] is about an upstream, or about one row of it that is judged by itself because it fails
+//! alone; a [`Belief`] holds both together, and says which of them an observation speaks of.
 
+mod belief;
 mod counts;
+mod remember;
+mod rules;
 mod words;
 
 #[cfg(test)]
@@ -20,25 +26,36 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::moment::Moment;
-use crate::window::Window;
-use counts::{Calls, Streak};
-pub use words::{Cause, Change, Grade, Observation, Phase, Reason, Thresholds};
+use crate::window::{Counts, Window};
+pub use belief::{Belief, Subject};
+use counts::{Distinct, Latest, Streak};
+pub use words::{Attempt, Cause, Change, Grade, Observation, Phase, Reason, RowId, Thresholds};
 
-/// The belief about one upstream, with all it rests on.
+/// The belief about one upstream or row, with all it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
+    /// Whether probes speak of it. They do not of a row: what brings it back is time, and visits.
+    probed: bool,
     phase: Phase,
     since: Moment,
     probes: Streak,
     live: Streak,
     good_since_bad: u32,
-    bad_calls: Calls,
+    bad_calls: Distinct<u64>,
+    bad_rows: Distinct<RowId>,
     window: Window,
-    window_calls: Calls,
+    window_calls: Latest<u64>,
+    window_rows: Latest<RowId>,
+    /// Attempts that took longer than they should, among all; the former are counted as bad.
+    slow: Window,
+    /// When anything last ended well, a probe or an attempt.
+    proven: Option<Moment>,
     last_good_live: Option<Moment>,
+    last_bad_live: Option<Moment>,
+    good_rows: Latest<RowId>,
     hanging: u32,
     hanging_since: Moment,
-    hanging_calls: Calls,
+    hanging_calls: Distinct<u64>,
     /// When the latest of the attempts that hang began.
     last_hanging: Moment,
     /// When the latest of the attempts that ended well began.
@@ -57,18 +74,25 @@ impl Verdict {
     /// An upstream of which nothing is known yet: it gets traffic, and one bad probe is a doubt.
     pub fn new(now: Moment) -> Verdict {
         Verdict {
+            probed: true,
             phase: Phase::Well,
             since: now,
             probes: Streak::default(),
             live: Streak::default(),
             good_since_bad: 0,
-            bad_calls: Calls::None,
+            bad_calls: Distinct::None,
+            bad_rows: Distinct::None,
             window: Window::default(),
-            window_calls: Calls::None,
+            window_calls: Latest::default(),
+            window_rows: Latest::default(),
+            slow: Window::default(),
+            proven: None,
             last_good_live: None,
+            last_bad_live: None,
+            good_rows: Latest::default(),
             hanging: 0,
             hanging_since: now,
-            hanging_calls: Calls::None,
+            hanging_calls: Distinct::None,
             last_hanging: now,
             last_good_start: Moment::default(),
             last_slow: now,
@@ -78,12 +102,17 @@ impl Verdict {
         }
     }
 
+    /// A row of which nothing is known yet, but that something of it fails or hangs, whenever it began.
+    fn of_a_row(now: Moment) -> Verdict {
+        Verdict { probed: false, counted_from: Moment::default(), ..Verdict::new(now) }
+    }
+
     /// The belief as another process goes on with it that made none of the attempts it rests on: those
     /// that hang end elsewhere, and none of them is heard of again.
     #[must_use]
     pub fn inherited(self, now: Moment) -> Verdict {
         let phase = if self.phase == Phase::Stuck { Phase::Doubtful } else { self.phase };
-        Verdict { phase, hanging: 0, hanging_calls: Calls::None, counted_from: now, ..self }
+        Verdict { phase, hanging: 0, hanging_calls: Distinct::None, counted_from: now, ..self }
     }
 
     /// What is believed.
@@ -106,14 +135,44 @@ impl Verdict {
         (self.live.good, self.live.bad)
     }
 
+    /// Good and bad attempts in the window.
+    pub fn window(&self, now: Moment, limits: &Thresholds) -> Counts {
+        self.window.counts(now, limits.window)
+    }
+
+    /// The share of attempts in the window that took longer than they should, from 0 to 1.
+    pub fn slow_share(&self, now: Moment, limits: &Thresholds) -> f64 {
+        let counts = self.slow.counts(now, limits.window);
+        if counts.total() == 0 { 0.0 } else { f64::from(counts.bad) / f64::from(counts.total()) }
+    }
+
     /// Attempts observed as slow that have not ended.
     pub fn hanging(&self) -> u32 {
         self.hanging
     }
 
+    /// When a probe or an attempt last ended well.
+    pub fn proven(&self) -> Option<Moment> {
+        self.proven
+    }
+
     /// How often it went down lately.
     pub fn flaps(&self) -> u32 {
         self.flaps
+    }
+
+    /// Which kind of evidence says that the upstream fails, where the other kind says that it does not.
+    /// Attempts speak for as long as `evidence`, probes until the next one.
+    pub fn disagreement(&self, now: Moment, limits: &Thresholds) -> Option<Cause> {
+        let lately = |at: Option<Moment>| at.filter(|at| now.since(*at) <= limits.evidence);
+        let (good, bad) = (lately(self.last_good_live), lately(self.last_bad_live));
+        if self.probes.bad > 0 && good > bad {
+            Some(Cause::Probes)
+        } else if self.probes.good > 0 && bad > good {
+            Some(Cause::Traffic)
+        } else {
+            None
+        }
     }
 
     /// Takes in one observation.
@@ -138,257 +197,20 @@ impl Verdict {
         };
         let Some((to, reason)) = next else { return (self, None) };
         let change = Change { from: self.phase, to, reason };
-        self.enter(to, now);
+        self.enter(to, reason, now, limits);
         (self, change.is_transition().then_some(change))
     }
 
     /// A late good answer is good. A late bad one may tell of a time that is over: of one before the
     /// trial, or of an outage that has long ended well.
     fn without_what_is_outlived(&self, seen: Observation) -> Observation {
-        let Observation::Live { grade: Grade::Bad, started, was_slow, .. } = seen else {
+        let Observation::Live { grade: Grade::Bad, attempt, was_slow, .. } = seen else {
             return seen;
         };
+        let started = attempt.started;
         let before_the_trial = matches!(self.phase, Phase::Trial { .. }) && started < self.since;
         let outlived = was_slow && started < self.counted_from;
         if before_the_trial || outlived { Observation::Dropped { started } } else { seen }
-    }
-
-    fn remember(&mut self, seen: Observation, now: Moment, limits: &Thresholds) {
-        match seen {
-            Observation::Probe(grade) => {
-                self.probes.count(grade);
-                self.tell_good_from_bad(grade);
-            }
-            Observation::Slow { call, started } => {
-                self.good_since_bad = 0;
-                self.last_slow = now;
-                if started >= self.counted_from {
-                    self.hanging = self.hanging.saturating_add(1);
-                    self.last_hanging = self.last_hanging.max(started);
-                }
-                // What began before something that has ended well says nothing of the time after it.
-                if started > self.last_good_start {
-                    if self.hanging_calls == Calls::None {
-                        self.hanging_since = started;
-                    }
-                    self.hanging_calls.add(call);
-                }
-            }
-            Observation::Live { grade, call, started, was_slow } => {
-                self.live.count(grade);
-                self.tell_good_from_bad(grade);
-                if self.window.counts(now, limits.window).bad == 0 {
-                    self.window_calls = Calls::None;
-                }
-                self.window.count(grade == Grade::Good, now, limits.window);
-                match grade {
-                    Grade::Good => {
-                        self.last_good_live = Some(now);
-                        self.last_good_start = self.last_good_start.max(started);
-                        self.bad_calls = Calls::None;
-                        self.hanging_calls = Calls::None;
-                    }
-                    Grade::Bad => {
-                        self.bad_calls.add(call);
-                        self.window_calls.add(call);
-                    }
-                }
-                if was_slow {
-                    self.no_longer_hangs(started);
-                }
-            }
-            Observation::Dropped { started } => self.no_longer_hangs(started),
-            Observation::Tick => {}
-        }
-    }
-
-    fn tell_good_from_bad(&mut self, grade: Grade) {
-        self.good_since_bad = match grade {
-            Grade::Good => self.good_since_bad.saturating_add(1),
-            Grade::Bad => 0,
-        };
-    }
-
-    /// Attempts begun before the count began anew were never in it.
-    fn no_longer_hangs(&mut self, started: Moment) {
-        if started >= self.counted_from {
-            self.hanging = self.hanging.saturating_sub(1);
-        }
-    }
-
-    fn when_well(
-        &self,
-        seen: Observation,
-        now: Moment,
-        limits: &Thresholds,
-    ) -> Option<(Phase, Reason)> {
-        if let Some(next) = self.troubled_by_traffic(now, limits) {
-            return Some(next);
-        }
-        match seen {
-            Observation::Probe(Grade::Bad)
-            | Observation::Slow { .. }
-            | Observation::Live { grade: Grade::Bad, .. } => {
-                Some((Phase::Doubtful, Reason::FirstDoubt))
-            }
-            _ => None,
-        }
-    }
-
-    fn when_doubtful(
-        &self,
-        seen: Observation,
-        now: Moment,
-        limits: &Thresholds,
-    ) -> Option<(Phase, Reason)> {
-        if let Some(next) = self.troubled_by_traffic(now, limits) {
-            return Some(next);
-        }
-        if let Some(next) = self.down_by_probes(now, limits) {
-            return Some(next);
-        }
-        // Whatever was seen since the last bad thing was good. The counts of bad attempts stay: where
-        // probes are well between bad visits, the visits must still add up.
-        let good = matches!(
-            seen,
-            Observation::Probe(Grade::Good) | Observation::Live { grade: Grade::Good, .. }
-        );
-        // What still hangs is what is left of an outage, if something begun after it has ended well and
-        // nothing has turned slow for a while.
-        let outlived =
-            self.last_good_start >= self.last_hanging && now.since(self.last_slow) >= limits.stuck;
-        let calm = self.hanging == 0 || outlived;
-        let settled = good && self.good_since_bad >= limits.rise && calm;
-        settled.then_some((Phase::Well, Reason::DoubtSettled(self.good_since_bad)))
-    }
-
-    fn when_stuck(
-        &self,
-        seen: Observation,
-        now: Moment,
-        limits: &Thresholds,
-    ) -> Option<(Phase, Reason)> {
-        if let Some(reason) = self.condemned_by_traffic(now, limits) {
-            return Some((self.down(Cause::Traffic, now, limits), reason));
-        }
-        if let Some(next) = self.down_by_probes(now, limits) {
-            return Some(next);
-        }
-        let ended_well = matches!(seen, Observation::Live { grade: Grade::Good, .. });
-        (ended_well || self.hanging == 0).then_some((Phase::Doubtful, Reason::CameLoose))
-    }
-
-    fn when_down(
-        &self,
-        seen: Observation,
-        cause: Cause,
-        until: Moment,
-        now: Moment,
-        limits: &Thresholds,
-    ) -> Option<(Phase, Reason)> {
-        if cause == Cause::Probes {
-            if let Some(reason) = self.condemned_by_traffic(now, limits) {
-                return Some((Phase::Down { cause: Cause::Traffic, until }, reason));
-            }
-            if matches!(seen, Observation::Live { grade: Grade::Good, .. }) {
-                return Some((Phase::Trial { visits: 1, quiet_since: now }, Reason::LiveEvidence));
-            }
-        }
-        let recovered = self.probes.good >= limits.rise && now >= until;
-        let trial = Phase::Trial { visits: 0, quiet_since: now };
-        recovered.then_some((trial, Reason::GoodProbes(self.probes.good)))
-    }
-
-    fn when_on_trial(
-        &self,
-        seen: Observation,
-        visits: u32,
-        quiet_since: Moment,
-        now: Moment,
-        limits: &Thresholds,
-    ) -> Option<(Phase, Reason)> {
-        match seen {
-            Observation::Live { grade: Grade::Bad, .. } => {
-                let down = self.down(Cause::Traffic, now, limits);
-                Some((down, Reason::TrialFailed(Cause::Traffic)))
-            }
-            Observation::Probe(Grade::Bad) if !self.served_lately(now, limits) => {
-                let down = self.down(Cause::Probes, now, limits);
-                Some((down, Reason::TrialFailed(Cause::Probes)))
-            }
-            Observation::Live { grade: Grade::Good, .. } => {
-                let visits = visits + 1;
-                if visits >= limits.trial_visits {
-                    Some((Phase::Well, Reason::TrialPassed(visits)))
-                } else {
-                    // Progress inside the trial; not a change of what is believed.
-                    Some((Phase::Trial { visits, quiet_since: now }, Reason::TrialPassed(visits)))
-                }
-            }
-            Observation::Probe(Grade::Good) => {
-                let patient = now.since(quiet_since) >= limits.trial_patience;
-                let enough = self.probes.good >= limits.rise;
-                let reason = Reason::TrialPassedByProbes(self.probes.good);
-                (patient && enough).then_some((Phase::Well, reason))
-            }
-            _ => None,
-        }
-    }
-
-    /// What the traffic makes of an upstream that serves.
-    fn troubled_by_traffic(&self, now: Moment, limits: &Thresholds) -> Option<(Phase, Reason)> {
-        if let Some(reason) = self.condemned_by_traffic(now, limits) {
-            return Some((self.down(Cause::Traffic, now, limits), reason));
-        }
-        let ended_well = self.last_good_live.unwrap_or_default().max(self.hanging_since);
-        let silent = now.since(ended_well);
-        let stuck =
-            self.hanging > 0 && self.hanging_calls == Calls::Several && silent >= limits.stuck;
-        stuck.then_some((Phase::Stuck, Reason::Stuck { hanging: self.hanging, silent }))
-    }
-
-    /// What the probes make of it, unless the traffic says otherwise.
-    fn down_by_probes(&self, now: Moment, limits: &Thresholds) -> Option<(Phase, Reason)> {
-        let bad = self.probes.bad;
-        let condemned = bad >= limits.fall && !self.served_lately(now, limits);
-        condemned.then(|| (self.down(Cause::Probes, now, limits), Reason::BadProbes(bad)))
-    }
-
-    /// The live evidence against the upstream, if there is enough.
-    fn condemned_by_traffic(&self, now: Moment, limits: &Thresholds) -> Option<Reason> {
-        if self.live.bad >= limits.fall && self.bad_calls == Calls::Several {
-            return Some(Reason::BadAttempts(self.live.bad));
-        }
-        let counts = self.window.counts(now, limits.window);
-        let share_reached =
-            counts.bad.saturating_mul(100) >= counts.total().saturating_mul(limits.bad_percent);
-        if counts.bad > 0
-            && counts.total() >= limits.window_minimum
-            && share_reached
-            && self.live.bad > 0
-            && self.window_calls == Calls::Several
-        {
-            return Some(Reason::BadShare { bad: counts.bad, of: counts.total() });
-        }
-        None
-    }
-
-    fn served_lately(&self, now: Moment, limits: &Thresholds) -> bool {
-        self.last_good_live.is_some_and(|at| now.since(at) <= limits.evidence)
-    }
-
-    fn down(&self, cause: Cause, now: Moment, limits: &Thresholds) -> Phase {
-        let after = |flaps: u32| match flaps.checked_sub(1) {
-            None => Duration::ZERO,
-            Some(earlier) => limits.hold_down.wait(earlier),
-        };
-        let wait = if matches!(self.phase, Phase::Trial { .. }) {
-            // Still the same outage. What tries costs nobody anything, so that it may come soon.
-            after(self.flaps.saturating_sub(1)).max(limits.trial_again)
-        } else {
-            after(self.flaps)
-        };
-        Phase::Down { cause, until: now + wait }
     }
 
     fn forget_flaps(&mut self, now: Moment, limits: &Thresholds) {
@@ -401,7 +223,7 @@ impl Verdict {
         }
     }
 
-    fn enter(&mut self, to: Phase, now: Moment) {
+    fn enter(&mut self, to: Phase, reason: Reason, now: Moment, limits: &Thresholds) {
         let same = std::mem::discriminant(&self.phase) == std::mem::discriminant(&to);
         match to {
             Phase::Down { .. } if !same => {
@@ -413,10 +235,9 @@ impl Verdict {
             Phase::Trial { .. } if !same => {
                 // The trial is judged on what happens in it.
                 self.probes = Streak::default();
-                self.live = Streak::default();
-                self.bad_calls = Calls::None;
+                self.begin_anew();
                 self.hanging = 0;
-                self.hanging_calls = Calls::None;
+                self.hanging_calls = Distinct::None;
                 self.counted_from = now;
             }
             // A settled doubt leaves the counts of failures alone; a passed trial begins anew.
@@ -426,10 +247,15 @@ impl Verdict {
                     self.counted_from = self.last_good_start;
                 }
                 if matches!(self.phase, Phase::Trial { .. }) {
-                    self.live = Streak::default();
-                    self.bad_calls = Calls::None;
+                    self.begin_anew();
                     self.window = Window::default();
-                    self.window_calls = Calls::None;
+                    self.window_calls = Latest::default();
+                    self.window_rows = Latest::default();
+                }
+                if reason == Reason::Untested {
+                    // Nobody has seen it work: one more failure takes it out again.
+                    self.live.bad = limits.fall.saturating_sub(1);
+                    self.bad_calls = Distinct::Several;
                 }
             }
             _ => {}
@@ -438,5 +264,26 @@ impl Verdict {
             self.since = now;
         }
         self.phase = to;
+    }
+
+    fn begin_anew(&mut self) {
+        self.live = Streak::default();
+        self.bad_calls = Distinct::None;
+        self.bad_rows = Distinct::None;
+    }
+
+    /// How long it stays down now.
+    fn hold_down(&self, limits: &Thresholds) -> Duration {
+        let after = |flaps: u32| match flaps.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(earlier) => limits.hold_down.wait(earlier),
+        };
+        if matches!(self.phase, Phase::Trial { .. }) {
+            // Still the same outage. What tries costs nobody anything, so that it may come soon.
+            return after(self.flaps.saturating_sub(1)).max(limits.trial_again);
+        }
+        // Probes say when to try an upstream again; for a row only time does.
+        let least = if self.probed { Duration::ZERO } else { limits.trial_again };
+        after(self.flaps).max(least)
     }
 }

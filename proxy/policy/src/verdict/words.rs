@@ -34,6 +34,25 @@ pub struct Thresholds {
     pub trial_again: Duration,
     /// How long a trial waits for a visit before probes may end it.
     pub trial_patience: Duration,
+    /// What takes longer than this is slower than callers should have to wait.
+    pub slow_after: Duration,
+    /// The share of such attempts in the window, in percent, that is a doubt.
+    pub slow_percent: u32,
+}
+
+/// A row, as the verdict tells rows apart. Its name is known to whoever gave it the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RowId(pub u16);
+
+/// A live attempt, as far as the verdict cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// The call it belongs to.
+    pub call: u64,
+    /// The row it is for.
+    pub row: RowId,
+    /// When it began. A failure begun before a trial says nothing of the trial.
+    pub started: Moment,
 }
 
 /// Good, bad, or not known yet.
@@ -51,20 +70,23 @@ pub enum Observation {
     /// A probe ended.
     Probe(Grade),
     /// A live attempt has taken longer than an answer should and goes on.
-    Slow {
-        /// The call it belongs to.
-        call: u64,
-        /// When the attempt began.
-        started: Moment,
-    },
+    Slow(Attempt),
     /// A live attempt ended.
     Live {
         /// How.
         grade: Grade,
-        /// The call it belongs to.
-        call: u64,
-        /// When it began. A failure begun before a trial says nothing of the trial.
-        started: Moment,
+        /// Which.
+        attempt: Attempt,
+        /// How long it took.
+        took: Duration,
+        /// Whether it had been observed as slow before.
+        was_slow: bool,
+    },
+    /// A live attempt was answered in the 400s. That speaks against its row, and says nothing of the
+    /// upstream.
+    Rejected {
+        /// Which.
+        attempt: Attempt,
         /// Whether it had been observed as slow before.
         was_slow: bool,
     },
@@ -77,7 +99,7 @@ pub enum Observation {
     Tick,
 }
 
-/// Why an upstream was taken down.
+/// The two kinds of evidence, and which of them took an upstream down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
     /// Live attempts failed.
@@ -117,6 +139,13 @@ pub enum Phase {
 pub enum Reason {
     /// One bad or slow observation.
     FirstDoubt,
+    /// This many of this many attempts in the window took longer than they should.
+    SlowShare {
+        /// Those that did.
+        slow: u32,
+        /// All.
+        of: u32,
+    },
     /// The doubt was not confirmed: this many good observations in a row.
     DoubtSettled(u32),
     /// This many bad live attempts in a row, from more than one call.
@@ -149,6 +178,16 @@ pub enum Reason {
     TrialPassedByProbes(u32),
     /// A visit or probe of the trial was bad.
     TrialFailed(Cause),
+    /// A row is to be tried again.
+    HoldDownOver,
+    /// No visit came to try a row; it gets traffic again, and one more failure is enough.
+    Untested,
+    /// The whole upstream fails, which explains why the row did.
+    UpstreamFails,
+    /// It is another host from now on.
+    Replaced,
+    /// Nothing was seen of a row for a while.
+    Forgotten,
 }
 
 /// A change of verdict. No change, no noise.
@@ -160,6 +199,54 @@ pub struct Change {
     pub to: Phase,
     /// Why.
     pub reason: Reason,
+}
+
+// === impl Thresholds ===
+
+impl Thresholds {
+    /// What is shipped.
+    pub const SHIPPED: Thresholds = {
+        const fn s(seconds: u64) -> Duration {
+            Duration::from_secs(seconds)
+        }
+        Thresholds {
+            fall: 3,
+            rise: 2,
+            window: s(5),
+            bad_percent: 40,
+            window_minimum: 10,
+            evidence: s(10),
+            stuck: s(3),
+            hold_down: Backoff { first: s(2), cap: s(60) },
+            decay: s(300),
+            trial_visits: 3,
+            trial_again: s(1),
+            trial_patience: s(10),
+            slow_after: s(1),
+            slow_percent: 50,
+        }
+    };
+}
+
+// === impl RowId ===
+
+impl RowId {
+    /// What belongs to no row.
+    pub const NONE: RowId = RowId(0);
+}
+
+// === impl Observation ===
+
+impl Observation {
+    /// The attempt it is about.
+    pub fn attempt(&self) -> Option<Attempt> {
+        match *self {
+            Observation::Slow(attempt)
+            | Observation::Live { attempt, .. }
+            | Observation::Rejected { attempt, .. } => Some(attempt),
+            Observation::Probe(_) | Observation::Dropped { .. } | Observation::Tick => None,
+        }
+    }
 }
 
 // === impl Change ===
@@ -193,6 +280,9 @@ impl Phase {
 // === impl Cause ===
 
 impl Cause {
+    /// Every name [`Cause::name`] can give.
+    pub const NAMES: [&'static str; 2] = ["traffic", "probes"];
+
     /// Its name in logs and on the status page.
     pub fn name(self) -> &'static str {
         match self {
@@ -231,6 +321,14 @@ impl std::fmt::Display for Reason {
             Reason::TrialPassed(n) => write!(f, "{n} visits on trial ended well"),
             Reason::TrialPassedByProbes(n) => write!(f, "no visit came and {n} probes were good"),
             Reason::TrialFailed(cause) => write!(f, "the trial failed by {}", cause.name()),
+            Reason::SlowShare { slow, of } => {
+                write!(f, "{slow} of {of} attempts in the window were slow")
+            }
+            Reason::HoldDownOver => write!(f, "the hold-down is over"),
+            Reason::Untested => write!(f, "no visit came to try it"),
+            Reason::UpstreamFails => write!(f, "the whole upstream fails"),
+            Reason::Forgotten => write!(f, "nothing was seen of it for a while"),
+            Reason::Replaced => write!(f, "it is configured to be another host"),
         }
     }
 }

@@ -1,0 +1,459 @@
+//! The sole owner of the verdicts.
+//!
+//! Observations come in through a channel, in the order in which they were made; every step is the
+//! policy's. What is believed is published as one value that relay, prober and status page all read,
+//! so that what the page says is what the relay does. What was seen, and what was made of it, is
+//! written to the journal.
+
+mod attempt;
+mod rows;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use holdline_policy::verdict::Attempt;
+use holdline_policy::{
+    Belief, Change, Grade, Moment, Observation, Phase, RowId, Subject, Thresholds, Upstream,
+    Verdict,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
+
+use crate::clock::Clock;
+use crate::journal::{Journal, Name, Runs, What};
+use crate::telemetry::Metrics;
+pub use attempt::WatchedAttempt;
+pub use rows::RowWatch;
+use rows::Rows;
+
+/// Observations that may wait. At 600 visits a second this is several seconds of them.
+const QUEUE: usize = 8192;
+/// How often time itself is an observation.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What is believed of both upstreams.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    beliefs: [Belief; Upstream::COUNT],
+    last_changes: [Option<(Moment, Change)>; Upstream::COUNT],
+}
+
+/// What is believed, as another process goes on with it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Legacy {
+    beliefs: [Belief; Upstream::COUNT],
+    last_changes: [Option<(Moment, Change)>; Upstream::COUNT],
+    /// The names of the rows in it.
+    rows: Vec<(RowId, String)>,
+}
+
+/// What both sides share: what is believed, and good attempts at upstreams that are well anyway. Those
+/// are nearly all there are, and they change nothing; they are only counted, and taken in together
+/// before the next observation that might, which carries their number, so that the order is kept.
+#[derive(Debug)]
+struct Shared {
+    health: ArcSwap<Health>,
+    thresholds: ArcSwap<Thresholds>,
+    /// What took longer is more than counted, in microseconds.
+    slow_after: AtomicU64,
+    rows: Rows,
+    changed: [Notify; Upstream::COUNT],
+}
+
+/// Something seen, and what it is called in the journal.
+#[derive(Debug, Clone, Copy)]
+struct Sight {
+    seen: Observation,
+    what: &'static str,
+    took: Duration,
+}
+
+/// What is told the watchman of an upstream: something seen, or that it is another host from now on; and
+/// how many attempts at each row had ended well before.
+#[derive(Debug)]
+struct Told {
+    upstream: Upstream,
+    good_before: Vec<(RowId, u32)>,
+    sight: Option<Sight>,
+    at: Moment,
+}
+
+/// Reads what is believed and reports what is seen.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    shared: Arc<Shared>,
+    told: mpsc::Sender<Told>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+/// The task that owns the verdicts.
+#[derive(Debug)]
+pub struct Watchman {
+    shared: Arc<Shared>,
+    told: mpsc::Receiver<Told>,
+    metrics: Arc<Metrics>,
+    journal: Journal,
+    runs: Runs,
+    clock: Clock,
+}
+
+/// A watchman and the handle to it. Nothing is believed to be wrong at the start.
+pub fn appoint(
+    thresholds: Thresholds,
+    metrics: Arc<Metrics>,
+    journal: Journal,
+    clock: Clock,
+) -> (Watchman, Watch) {
+    let beliefs = Upstream::ALL.map(|_| Belief::new(clock.now()));
+    let shared = Arc::new(Shared {
+        health: ArcSwap::from_pointee(Health { beliefs, last_changes: [None; 2] }),
+        thresholds: ArcSwap::from_pointee(thresholds),
+        slow_after: AtomicU64::default(),
+        rows: Rows::new(),
+        changed: [Notify::new(), Notify::new()],
+    });
+    let (sender, told) = mpsc::channel(QUEUE);
+    let watch = Watch { shared: shared.clone(), told: sender, metrics: metrics.clone(), clock };
+    watch.judge_by(thresholds);
+    watch.show();
+    (Watchman { shared, told, metrics, journal, runs: Runs::default(), clock }, watch)
+}
+
+// === impl Health ===
+
+impl Health {
+    /// What is believed of one upstream.
+    pub fn of(&self, upstream: Upstream) -> &Verdict {
+        self.beliefs[upstream.index()].upstream()
+    }
+
+    /// What is believed of its rows that are judged by themselves.
+    pub fn rows_of(&self, upstream: Upstream) -> impl Iterator<Item = (RowId, &Verdict)> {
+        self.beliefs[upstream.index()].rows()
+    }
+
+    /// When and why the verdict on an upstream last changed.
+    pub fn last_change(&self, upstream: Upstream) -> Option<(Moment, Change)> {
+        self.last_changes[upstream.index()]
+    }
+
+    /// Forgets what was believed of an upstream.
+    pub fn forget(&mut self, upstream: Upstream, now: Moment) {
+        self.beliefs[upstream.index()] = Belief::new(now);
+        self.last_changes[upstream.index()] = None;
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    /// What is believed now.
+    pub fn health(&self) -> Arc<Health> {
+        self.shared.health.load_full()
+    }
+
+    /// What is believed now, in short: one phase an upstream.
+    pub fn phases(&self) -> [Phase; Upstream::COUNT] {
+        let health = self.shared.health.load();
+        Upstream::ALL.map(|upstream| health.of(upstream).phase())
+    }
+
+    /// The numbers by which it is judged.
+    pub fn thresholds(&self) -> Arc<Thresholds> {
+        self.shared.thresholds.load_full()
+    }
+
+    /// The row of this name, as it is watched. One that was never heard of is watched from now on.
+    pub fn row(&self, name: &str) -> Arc<RowWatch> {
+        self.shared.rows.named(name)
+    }
+
+    /// The name of a row.
+    pub fn name_of(&self, row: RowId) -> String {
+        self.shared.rows.with_id(row).map_or_else(String::new, |row| row.name.clone())
+    }
+
+    /// Reports a probe that has ended. `result` is one of [`crate::probe::RESULTS`].
+    pub fn probed(&self, upstream: Upstream, result: &'static str, took: Duration) {
+        let grade = if result == crate::probe::GOOD { Grade::Good } else { Grade::Bad };
+        self.see(upstream, Sight { seen: Observation::Probe(grade), what: result, took });
+    }
+
+    /// Begins to observe an attempt.
+    pub fn attempt<'w>(
+        &'w self,
+        upstream: Upstream,
+        row: &'w RowWatch,
+        call: u64,
+        begun: Moment,
+    ) -> WatchedAttempt<'w> {
+        WatchedAttempt { watch: self, upstream, row, call, begun, slow: false }
+    }
+
+    /// From now on an upstream is another host.
+    pub fn replaced(&self, upstream: Upstream) {
+        self.tell(upstream, None);
+    }
+
+    /// What is believed, for another process.
+    pub fn bequeath(&self) -> Legacy {
+        let Health { beliefs, last_changes } = Health::clone(&self.shared.health.load());
+        let rows = beliefs.iter().flat_map(Belief::rows).map(|(row, _)| (row, self.name_of(row)));
+        Legacy { rows: rows.collect(), beliefs, last_changes }
+    }
+
+    /// Goes on with what another process believed; of an upstream that has become another host since, with
+    /// nothing. Before the watchman runs.
+    pub fn inherit(&self, legacy: Legacy, same_host: [bool; Upstream::COUNT]) {
+        let now = self.clock.now();
+        let name_of = |id: RowId| legacy.rows.iter().find(|(known, _)| *known == id);
+        let renumbered = |id: RowId| Some(self.row(&name_of(id)?.1).id);
+        let beliefs = legacy.beliefs.map(|belief| belief.inherited(now, renumbered));
+        let mut health = Health { beliefs, last_changes: legacy.last_changes };
+        for upstream in Upstream::ALL {
+            if !same_host[upstream.index()] {
+                health.forget(upstream, now);
+            }
+        }
+        self.shared.health.store(Arc::new(health));
+        self.show();
+    }
+
+    /// Judges by these thresholds from now on.
+    pub fn judge_by(&self, thresholds: Thresholds) {
+        let slow_after = u64::try_from(thresholds.slow_after.as_micros()).unwrap_or(u64::MAX);
+        self.shared.slow_after.store(slow_after, Ordering::Relaxed);
+        self.shared.thresholds.store(Arc::new(thresholds));
+    }
+
+    /// Waits until the verdict of an upstream changes.
+    pub async fn changed(&self, upstream: Upstream) {
+        self.shared.changed[upstream.index()].notified().await;
+    }
+
+    /// Whether an attempt that ended well changes nothing, so that it is only counted.
+    fn only_counts(&self, attempt: &WatchedAttempt<'_>, took: Duration) -> bool {
+        let slow_after = self.shared.slow_after.load(Ordering::Relaxed);
+        !attempt.slow
+            && took.as_micros() <= u128::from(slow_after)
+            && attempt.row.only_counts(attempt.upstream)
+            && self.shared.health.load().of(attempt.upstream).phase() == Phase::Well
+    }
+
+    fn see(&self, upstream: Upstream, sight: Sight) {
+        self.tell(upstream, Some(sight));
+    }
+
+    /// Never waits: when the watchman cannot keep up, the newest are lost and counted, because those
+    /// queued say the same.
+    fn tell(&self, upstream: Upstream, sight: Option<Sight>) {
+        let good_before = self.shared.rows.take_good(upstream);
+        let told = Told { upstream, good_before, sight, at: self.clock.now() };
+        if self.told.try_send(told).is_err() {
+            self.metrics.observations_lost.inc();
+        }
+    }
+
+    /// Shows what is believed where it is read from elsewhere.
+    fn show(&self) {
+        let health = self.shared.health.load();
+        for upstream in Upstream::ALL {
+            self.metrics.verdict(upstream, health.of(upstream).phase());
+            for (row, verdict) in health.rows_of(upstream) {
+                if let Some(row) = self.shared.rows.with_id(row) {
+                    row.show(upstream, Some(verdict.phase()));
+                    self.metrics.row_verdict(upstream, &row.name, verdict.phase());
+                }
+            }
+        }
+    }
+}
+
+// === impl Watchman ===
+
+impl Watchman {
+    /// Watches until every handle is gone.
+    pub async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                // Time passes only behind everything that was seen before.
+                biased;
+                told = self.told.recv() => match told {
+                    Some(told) => self.take_in(told),
+                    None => return,
+                },
+                _ = tick.tick() => self.tick(),
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let at = self.clock.now();
+        for upstream in Upstream::ALL {
+            let good_before = self.shared.rows.take_good(upstream);
+            let seen = Observation::Tick;
+            let sight = Sight { seen, what: "", took: Duration::ZERO };
+            self.take_in(Told { upstream, good_before, sight: Some(sight), at });
+        }
+        for (upstream, row, n, time) in self.runs.ended(at) {
+            self.journal.note(run(upstream, self.name_of(row), n, time));
+        }
+    }
+
+    fn take_in(&mut self, told: Told) {
+        let Told { upstream, good_before, sight, at } = told;
+        for (row, n) in &good_before {
+            self.runs.add(upstream, *row, *n, at);
+        }
+        match &sight {
+            Some(Sight { seen: Observation::Tick, .. }) => {}
+            Some(sight) => self.write_down(upstream, sight, at),
+            None => {}
+        }
+        let before = self.shared.health.load_full();
+        let thresholds = self.shared.thresholds.load_full();
+        let mut belief = before.beliefs[upstream.index()].clone();
+        let mut changes: Vec<(Subject, Change)> = Vec::new();
+        let mut note = |subject, change| changes.push((subject, change));
+        let goods = good_before.iter().flat_map(|(row, n)| {
+            let attempt = Attempt { call: 0, row: *row, started: at };
+            let (took, was_slow) = (Duration::ZERO, false);
+            let good = Observation::Live { grade: Grade::Good, attempt, took, was_slow };
+            std::iter::repeat_n(good, *n as usize)
+        });
+        for seen in goods.chain(sight.iter().map(|sight| sight.seen)) {
+            belief.step(seen, at, &thresholds, &mut note);
+        }
+        if sight.is_none() {
+            belief.replace(at, &mut note);
+        }
+        if belief == before.beliefs[upstream.index()] {
+            return;
+        }
+        let mut after = Health::clone(&before);
+        after.beliefs[upstream.index()] = belief;
+        let mut of_the_upstream = changes.iter().filter(|(subject, _)| *subject == Subject::Upstream);
+        if let Some((_, change)) = of_the_upstream.next_back() {
+            after.last_changes[upstream.index()] = Some((at, *change));
+        }
+        self.show_rows(upstream, &before, &after);
+        let after = Arc::new(after);
+        self.shared.health.store(after.clone());
+        for (subject, change) in &changes {
+            self.announce(upstream, *subject, change, &after, at);
+        }
+        if after.of(upstream).phase() != before.of(upstream).phase() {
+            self.shared.changed[upstream.index()].notify_waiters();
+        }
+    }
+
+    /// Shows what is believed of rows to those on the way.
+    fn show_rows(&self, upstream: Upstream, before: &Health, after: &Health) {
+        let belief = &after.beliefs[upstream.index()];
+        let gone = before.rows_of(upstream).map(|(row, _)| row);
+        let gone = gone.filter(|row| !belief.rows().any(|(watched, _)| watched == *row));
+        let shown = belief.rows().map(|(row, verdict)| (row, Some(verdict.phase())));
+        for (row, phase) in shown.chain(gone.map(|row| (row, None))) {
+            if let Some(row) = self.shared.rows.with_id(row) {
+                row.show(upstream, phase);
+            }
+        }
+    }
+
+    fn write_down(&mut self, upstream: Upstream, sight: &Sight, at: Moment) {
+        let mut what = what(upstream, sight, at);
+        let attempt = sight.seen.attempt();
+        if let Some(attempt) = attempt {
+            what.name_row(self.name_of(attempt.row));
+        }
+        // Probes come between runs without ending them: they say nothing of attempts.
+        if !matches!(sight.seen, Observation::Probe(_)) {
+            for (row, n, time) in self.runs.end_of(upstream, at) {
+                self.journal.note(run(upstream, self.name_of(row), n, time));
+            }
+        }
+        self.journal.note(what);
+    }
+
+    fn announce(
+        &self,
+        upstream: Upstream,
+        subject: Subject,
+        change: &Change,
+        health: &Health,
+        at: Moment,
+    ) {
+        let row = match subject {
+            Subject::Upstream => None,
+            Subject::Row(row) => Some((row, self.name_of(row))),
+        };
+        let name = row.as_ref().map(|(_, name)| name.as_str());
+        let belief = &health.beliefs[upstream.index()];
+        let of_row = row.as_ref().and_then(|(row, _)| belief.rows().find(|(id, _)| id == row));
+        let verdict = of_row.map_or(belief.upstream(), |(_, verdict)| verdict);
+        let thresholds = self.shared.thresholds.load();
+        self.journal.note(What::change(upstream, name, change, verdict, at, &thresholds));
+        match name {
+            None => self.metrics.verdict_changed(upstream, change.to),
+            Some(name) => self.metrics.row_verdict(upstream, name, change.to),
+        }
+        say(upstream, name, change);
+    }
+
+    fn name_of(&self, row: RowId) -> String {
+        self.shared.rows.with_id(row).map_or_else(String::new, |row| row.name.clone())
+    }
+}
+
+fn run(upstream: Upstream, row: String, n: u32, time: Duration) -> What {
+    What::Run { upstream: upstream.name().into(), row: row.into(), n, ms: millis(time) }
+}
+
+/// What is written of something seen, but for the row's name.
+fn what(upstream: Upstream, sight: &Sight, at: Moment) -> What {
+    let upstream = upstream.name().into();
+    let ms = |started| millis(at.since(started));
+    let (row, call) = (Name::default(), |attempt: Attempt| format!("{:016x}", attempt.call).into());
+    match sight.seen {
+        Observation::Probe(_) | Observation::Tick => {
+            What::Probe { upstream, result: sight.what.into(), ms: millis(sight.took) }
+        }
+        Observation::Slow(attempt) => {
+            What::Slow { upstream, row, call: call(attempt), ms: ms(attempt.started) }
+        }
+        Observation::Live { attempt, was_slow, .. }
+        | Observation::Rejected { attempt, was_slow } => What::Live {
+            upstream,
+            row,
+            outcome: sight.what.into(),
+            call: call(attempt),
+            ms: ms(attempt.started),
+            slow: was_slow,
+        },
+        Observation::Dropped { started } => What::Dropped { upstream, ms: ms(started) },
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn say(upstream: Upstream, row: Option<&str>, change: &Change) {
+    let (upstream, from, to) = (upstream.name(), change.from.name(), change.to.name());
+    let reason = change.reason.to_string();
+    let serves = matches!(change.to, Phase::Well | Phase::Trial { .. });
+    match (change.to, row) {
+        (Phase::Down { .. } | Phase::Stuck, None) => {
+            tracing::error!(target: "health", upstream, from, to, reason, "verdict changed");
+        }
+        _ if serves => {
+            tracing::info!(target: "health", upstream, row, from, to, reason, "verdict changed");
+        }
+        _ => tracing::warn!(target: "health", upstream, row, from, to, reason, "verdict changed"),
+    }
+}
