@@ -30,6 +30,8 @@ demo: setup-build
 	target/debug/stage demo
 
 test: setup
+	promtool check rules config/prometheus/alerts.yml
+	promtool test rules tests/prometheus/alerts.test.yml
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
 	$(MAKE) fuzz FUZZ_SECONDS=10
@@ -83,7 +85,7 @@ bench-front-door: setup
 	target/release/bench-front-door
 
 PREFIX ?= /usr/local
-DOCUMENTS := README.md CHANGELOG.md config/systemd/environment.example $(wildcard docs/*.md)
+DOCUMENTS := README.md CHANGELOG.md config/prometheus/alerts.yml config/grafana/holdline.json config/systemd/environment.example $(wildcard docs/*.md)
 
 install: setup-build
 	$(CARGO) build --release --locked -p holdline

@@ -5,8 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use holdline::cli::cloudflare;
+use holdline::cli::history::HistoryArguments;
+use holdline::cli::orders::{DrillArguments, StanceArguments};
 use holdline::cli::spool::SpoolArguments;
 use holdline::cli::status::StatusArguments;
+use holdline::cli::tune::TuneArguments;
 use holdline::config::Config;
 use holdline::handover::Predecessor;
 use holdline::{cli, serve, spool, telemetry};
@@ -38,6 +41,14 @@ enum Command {
     Check(Checked),
     /// Shows what a running edge says of itself; fails if it is not ready.
     Status(StatusArguments),
+    /// Orders who answers, for a time: automatic, monitor, canned.
+    Stance(StanceArguments),
+    /// Lets an upstream fail on purpose, for a share of the calls and a time, and says what callers got.
+    Drill(Box<DrillArguments>),
+    /// Shows what was seen of the upstreams, what was believed, and why.
+    History(HistoryArguments),
+    /// Tries other thresholds on what was seen, or on failures that are made up.
+    Tune(Box<TuneArguments>),
     /// Looks at the callbacks that are kept, sends them again, removes them, carries them elsewhere.
     Spool(Box<SpoolArguments>),
 }
@@ -82,7 +93,11 @@ fn main() -> ExitCode {
             (Ok(()), Some(file)) => (file, true, false),
         },
         Command::Status(arguments) => return show_status(arguments),
-        Command::Spool(arguments) => return run_spool_tool(*arguments),
+        Command::Spool(arguments) => return finished(asked(cli::spool::run(*arguments))),
+        Command::Stance(arguments) => return told(asked(cli::orders::stance(arguments))),
+        Command::Drill(arguments) => return told(asked(cli::orders::drill(*arguments))),
+        Command::History(arguments) => return told(cli::history::run(&arguments)),
+        Command::Tune(arguments) => return told(cli::tune::tune(&arguments)),
     };
     let config = match Config::load(&file) {
         Ok(config) => config,
@@ -136,28 +151,34 @@ fn look_at_spool(config: &Config) -> anyhow::Result<()> {
 }
 
 fn show_status(arguments: StatusArguments) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let asked = runtime.map_err(Into::into).and_then(|rt| rt.block_on(cli::status::run(arguments)));
-    match asked {
+    match asked(cli::status::run(arguments)) {
         Ok((said, ready)) => {
             if !said.is_empty() {
                 say(&said);
             }
             if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            eprintln!("holdline: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => finished(Err(error)),
     }
 }
 
-fn run_spool_tool(arguments: SpoolArguments) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime
-        .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(cli::spool::run(arguments)))
-    {
+/// Asks a running edge.
+fn asked<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(asking)
+}
+
+/// Says what there is to say.
+fn told(said: anyhow::Result<String>) -> ExitCode {
+    finished(said.map(|said| {
+        if !said.is_empty() {
+            say(&said);
+        }
+    }))
+}
+
+fn finished(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdline: {error:#}");
@@ -166,7 +187,8 @@ fn run_spool_tool(arguments: SpoolArguments) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the announcement is the program's output")]
 fn say(line: &str) {
-    println!("{line}");
+    use std::io::Write as _;
+    // Whoever reads may have read enough.
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

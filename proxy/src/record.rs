@@ -122,6 +122,9 @@ impl Record {
         if self.panicked {
             metrics.panics.inc();
         }
+        if self.reported.is_some() {
+            metrics.let_through.inc();
+        }
         if let Some(fate) = self.token {
             metrics.hold_tokens.with_label_values(&[fate.name()]).inc();
         }

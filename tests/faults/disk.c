@@ -2,7 +2,7 @@
  *
  * The file named by HOLDLINE_FAULTS says how, at any moment: "write" (writing fails), "sync" (syncing
  * fails), "full" (there is no room), "half" (half is written, then there is no room). Anything else, or
- * no such file: all is well. Only files with "spool.sqlite" in their name are concerned. */
+ * no such file: all is well. Only files of the spool and of the journal are concerned. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -29,7 +29,7 @@ static char fault_of(int fd) {
     ssize_t end = readlink(link, path, sizeof path - 1);
     if (end < 0) return 0;
     path[end] = 0;
-    return strstr(path, "spool.sqlite") ? text[0] : 0;
+    return strstr(path, "spool.sqlite") || strstr(path, "/journal/") ? text[0] : 0;
 }
 
 static ssize_t deny(int error) {
@@ -48,6 +48,17 @@ static ssize_t deny(int error) {
         default: return real(fd, bytes, length, offset);                                         \
         }                                                                                        \
     }
+
+ssize_t write(int fd, const void *bytes, size_t length) {
+    static ssize_t (*real)(int, const void *, size_t);
+    if (!real) real = dlsym(RTLD_NEXT, "write");
+    switch (fault_of(fd)) {
+    case 'w': return deny(EIO);
+    case 'f': return deny(ENOSPC);
+    case 'h': return length > 1 ? real(fd, bytes, length / 2) : deny(ENOSPC);
+    default: return real(fd, bytes, length);
+    }
+}
 
 WRITES(pwrite, off_t)
 WRITES(pwrite64, off64_t)

@@ -68,9 +68,10 @@ pub struct StandIn {
 struct Shared {
     manners: Mutex<Manners>,
     reached: Mutex<Vec<Reached>>,
+    last_probe: Mutex<Option<Reached>>,
 }
 
-/// How visits are treated: those whose body holds a text in one way, all others in another.
+/// How visits are treated: those that hold a text in one way, all others in another.
 #[derive(Debug, Clone)]
 struct Manners {
     usual: Manner,
@@ -99,7 +100,8 @@ impl StandIn {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let manners = Mutex::new(Manners { usual: manner, special: Vec::new() });
-        let shared = Arc::new(Shared { manners, reached: Mutex::default() });
+        let (reached, last_probe) = Default::default();
+        let shared = Arc::new(Shared { manners, reached, last_probe });
         let serving = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -119,9 +121,14 @@ impl StandIn {
         self.shared.manners().usual = manner;
     }
 
-    /// Treats visits whose body holds this text in a manner of their own.
+    /// Treats visits that hold this text, in their first line or in their body, in a manner of their own.
     pub fn treat(&self, text: &str, manner: Manner) {
-        self.shared.manners().special.push((text.to_owned(), manner));
+        self.shared.manners().special.insert(0, (text.to_owned(), manner));
+    }
+
+    /// The last probe that reached it.
+    pub fn last_probe(&self) -> Option<Reached> {
+        self.shared.last_probe.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The visits that reached it; probes are not among them.
@@ -135,9 +142,10 @@ impl Shared {
         self.manners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn manner_for(&self, body: &str) -> Manner {
+    fn manner_for(&self, request: &Reached) -> Manner {
         let manners = self.manners();
-        let special = manners.special.iter().find(|(text, _)| body.contains(text));
+        let holds = |text: &str| request.line.contains(text) || request.body.contains(text);
+        let special = manners.special.iter().find(|(text, _)| holds(text));
         special.map_or(manners.usual, |(_, manner)| *manner)
     }
 }
@@ -150,10 +158,13 @@ impl Drop for StandIn {
 
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     while let Some(request) = read_request(&mut stream).await {
-        let manner = shared.manner_for(&request.body);
+        let manner = shared.manner_for(&request);
         let probe = request.line.starts_with("GET ") && request.line.contains("/ready ");
         let elsewhere = request.line.contains("/elsewhere");
-        if !probe {
+        if probe {
+            let mut last = shared.last_probe.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = Some(request);
+        } else {
             shared.reached.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         }
         let answer = if probe && manner != Manner::Sick {

@@ -250,6 +250,20 @@ impl World {
         run("holdline", &whole, &environment(), input).await
     }
 
+    /// Runs another tool for this world's edge: with what was configured, its token, and where it is.
+    pub async fn tool(&self, arguments: &[&str]) -> anyhow::Result<Said> {
+        let config = self.config().display().to_string();
+        let admin = *self.edge.admin.socket_addrs(|| None)?.first().context("no address")?;
+        let admin = admin.to_string();
+        let (command, rest) = arguments.split_first().context("no command")?;
+        let mut whole = vec![*command, "--config", &config];
+        if matches!(*command, "stance" | "drill" | "status") {
+            whole.extend(["--admin", &admin]);
+        }
+        whole.extend(rest);
+        run("holdline", &whole, &environment(), "").await
+    }
+
     /// Runs `holdline check` on this world's configuration.
     pub async fn check(&self) -> anyhow::Result<Said> {
         let config = self.folder.path().join(CONFIG).display().to_string();
@@ -361,14 +375,24 @@ impl World {
 
     /// Waits until the edge believes this of an upstream.
     pub async fn until(&self, upstream: &str, verdict: &str) -> anyhow::Result<()> {
+        let believed =
+            |status: &serde_json::Value| status["upstreams"][upstream]["verdict"] == verdict;
+        self.until_status(believed).await.map(drop)
+    }
+
+    /// Waits until something is so of the edge's status; gives the status.
+    pub async fn until_status(
+        &self,
+        is_so: impl Fn(&serde_json::Value) -> bool,
+    ) -> anyhow::Result<serde_json::Value> {
         let begun = Instant::now();
         loop {
             let status = self.status().await?;
-            if status["upstreams"][upstream]["verdict"] == verdict {
-                return Ok(());
+            if is_so(&status) {
+                return Ok(status);
             }
             if begun.elapsed() > PATIENCE {
-                bail!("{upstream} was not believed {verdict} in time: {status:#}");
+                bail!("it was not so in time: {status:#}");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -93,6 +93,43 @@ fn every_alert_speaks_of_metrics_that_exist_and_has_its_section() {
 }
 
 #[test]
+fn every_alert_is_tested() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let (alerts, tests) =
+        (read("config/prometheus/alerts.yml"), read("tests/prometheus/alerts.test.yml"));
+    let named = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let untested: Vec<&str> = named
+        .filter(|name| {
+            !tests.lines().any(|line| {
+                line.contains("alertname")
+                    && line.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == *name)
+            })
+        })
+        .collect();
+    assert_eq!(untested, [""; 0]);
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_exist() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let (dashboard, metrics) = (read("config/grafana/holdline.json"), read("docs/metrics.md"));
+    let known: BTreeSet<&str> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `").and_then(|rest| rest.split('`').next()))
+        .collect();
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let shown = dashboard.split(|c: char| !word(c)).filter(|text| text.starts_with("holdline_"));
+    let is_known = |name: &&str| {
+        let base = ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end));
+        known.contains(*name) || base.is_some_and(|base| known.contains(base))
+    };
+    let unknown: BTreeSet<&str> = shown.filter(|name| !is_known(name)).collect();
+    assert!(unknown.is_empty(), "no such metric: {unknown:?}");
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() > 20));
+}
+
+#[test]
 fn crates_depend_on_nothing_they_must_not() {
     let manifest =
         |folder: &str| std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();

@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod pace;
 pub mod redelivery;
 pub mod stance;
+pub mod tune;
 pub mod verdict;
 pub mod window;
 

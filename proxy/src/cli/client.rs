@@ -38,7 +38,7 @@ impl Client {
         let (status, body) = self
             .exchange(Method::POST, path, body)
             .await
-            .with_context(|| "the spool can be changed only through a running edge".to_owned())?;
+            .context("only a running edge can do that")?;
         let said: Value = serde_json::from_slice(&body).unwrap_or_default();
         if status != StatusCode::OK {
             let what = String::from_utf8_lossy(&body);

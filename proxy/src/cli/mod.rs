@@ -2,6 +2,10 @@
 
 mod client;
 pub mod cloudflare;
+pub mod history;
 mod import;
+pub mod orders;
 pub mod spool;
 pub mod status;
+pub mod tune;
+mod when;

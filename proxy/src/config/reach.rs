@@ -1,4 +1,4 @@
-//! Where a spool and its edge are: the little of a configuration that a tool needs, read without the
+//! Where an edge and what it keeps are: the little of a configuration that a tool needs, read without the
 //! secrets that only the edge has.
 
 use std::net::SocketAddr;
@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::faults::{FaultList, Faults};
+use super::health::Judging;
 use super::reader::{Section, Source};
 use super::{own_environment, read_table};
 
-/// Where a spool and its edge are.
+/// Where an edge and what it keeps are.
 #[derive(Debug)]
 pub struct Reach {
     /// The spool's folder.
@@ -19,6 +20,10 @@ pub struct Reach {
     pub admin: Option<SocketAddr>,
     /// Its token, if it can be had here.
     pub token: Option<SecretString>,
+    /// The journal's folder.
+    pub journal: PathBuf,
+    /// By what upstreams are judged.
+    pub judging: Judging,
 }
 
 // === impl Reach ===
@@ -32,7 +37,13 @@ impl Reach {
         let faults = Faults::default();
         let Some(table) = read_table(path, &file, &faults) else {
             faults.into_result()?;
-            return Ok(Reach { folder: PathBuf::new(), admin: None, token: None });
+            return Ok(Reach {
+                folder: PathBuf::new(),
+                admin: None,
+                token: None,
+                journal: PathBuf::new(),
+                judging: Judging::SHIPPED,
+            });
         };
         // The edge tells what else is wrong; here it would stand in the way.
         let ignored = Faults::default();
@@ -43,6 +54,8 @@ impl Reach {
             folder: super::spool::read(&mut root.section("spool"), folder).folder,
             admin: root.section("listen").parsed("admin", "", |text| text.parse().ok()),
             token: root.section("admin").secret("token"),
+            journal: super::journal::read(&mut root.section("journal"), folder).folder,
+            judging: super::health::read(&mut root.section("health")).0,
         })
     }
 }

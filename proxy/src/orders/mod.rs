@@ -34,7 +34,7 @@ pub struct Order {
     pub stance: String,
     /// For which row; none: for all that have no order of their own.
     pub row: Option<String>,
-    /// Until when, in milliseconds since 1970.
+    /// Until when, in milliseconds since 1970; 0 for the usual one, which has no end.
     pub until_ms: u64,
 }
 
@@ -123,7 +123,8 @@ impl Orders {
 
     /// Orders a stance for a row, or for all.
     pub fn take_stance(&self, stance: Stance, row: Option<&str>, time: Duration) -> Order {
-        let until_ms = now_ms() + millis(time.min(LONGEST_STANCE));
+        let usual = stance == Stance::Automatic && row.is_none();
+        let until_ms = if usual { 0 } else { now_ms() + millis(time.min(LONGEST_STANCE)) };
         let order =
             Order { stance: stance.name().to_owned(), row: row.map(str::to_owned), until_ms };
         self.change(|stances| {

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub requests_in_flight: IntGauge,
     /// Documents that failed the check, by reason.
     pub judgement_refusals: IntCounterVec,
+    /// Visits that were not proven and let through, because failures of proof are only reported.
+    pub let_through: IntCounter,
     /// What Twilio would warn about (12200) in documents that passed.
     pub twiml_warnings: IntCounter,
     /// Callbacks that were neither kept nor taken.
@@ -143,6 +145,9 @@ const REPEATS: [&str; 6] = [
     "fallback_refused",
 ];
 
+/// What may be shed: what no row lists, and the kinds of rows.
+const SHED: [&str; 4] = ["unlisted", "media", "asynchronous", "synchronous"];
+
 // === impl Metrics ===
 
 impl Metrics {
@@ -219,6 +224,10 @@ impl Metrics {
                 "holdline_judgement_refusals_total",
                 "Answers of upstreams that were no TwiML document, by reason.",
                 &["reason"],
+            )?,
+            let_through: make.counter(
+                "holdline_unproven_let_through_total",
+                "Visits that were not proven and let through, because that is only reported.",
             )?,
             twiml_warnings: make.counter(
                 "holdline_twiml_warnings_total",
@@ -389,6 +398,17 @@ impl Metrics {
         }
         for why in Closed::ALL {
             metrics.connections_closed.with_label_values(&[why.name()]);
+        }
+        for upstream in Upstream::ALL {
+            for phase in Phase::NAMES {
+                metrics.verdict_changes.with_label_values(&[upstream.name(), phase]);
+            }
+        }
+        for kind in SHED {
+            metrics.shed.with_label_values(&[kind]);
+        }
+        for result in ["done", "refused"] {
+            metrics.reloads.with_label_values(&[result]);
         }
         for fate in FATES {
             metrics.late_answers.with_label_values(&[fate]);

@@ -337,7 +337,8 @@ impl Watchman {
         }
         let mut after = Health::clone(&before);
         after.beliefs[upstream.index()] = belief;
-        let mut of_the_upstream = changes.iter().filter(|(subject, _)| *subject == Subject::Upstream);
+        let mut of_the_upstream =
+            changes.iter().filter(|(subject, _)| *subject == Subject::Upstream);
         if let Some((_, change)) = of_the_upstream.next_back() {
             after.last_changes[upstream.index()] = Some((at, *change));
         }

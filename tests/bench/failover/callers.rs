@@ -48,6 +48,8 @@ pub(crate) struct Call {
     pub(crate) begun: Duration,
     /// How long each of its requests took.
     pub(crate) waits: Vec<Duration>,
+    /// When it ended, since the start of the run.
+    pub(crate) ended: Duration,
     pub(crate) end: End,
 }
 
@@ -106,7 +108,7 @@ pub(crate) async fn come(
 async fn call(company: Arc<Company>, number: u64, row: Row, start: Instant) -> Call {
     let sid = call_sid(number);
     let begun = start.elapsed();
-    let mut call = Call { sid, row, begun, waits: Vec::new(), end: End::Lost };
+    let mut call = Call { sid, row, begun, waits: Vec::new(), ended: begun, end: End::Lost };
     // What was keyed comes once; Twilio does not send it again when a document leads elsewhere.
     let (keyed, alone) = (form(&call.sid, &[("Digits", "1234")]), form(&call.sid, &[]));
     let Ok(mut url) = Url::parse(&format!("{PUBLIC_URL}{}", row.path())) else { return call };
@@ -138,6 +140,7 @@ async fn call(company: Arc<Company>, number: u64, row: Row, start: Instant) -> C
             Err(_) => break,
         }
     }
+    call.ended = start.elapsed();
     call
 }
 
@@ -161,4 +164,17 @@ fn end(verbs: &[Verb]) -> End {
         Some("standby") => End::Standby,
         _ => End::Dropped,
     }
+}
+
+/// All waits of these calls, shortest first.
+pub(crate) fn waits<'c>(calls: impl IntoIterator<Item = &'c Call>) -> Vec<Duration> {
+    let mut waits: Vec<_> = calls.into_iter().flat_map(|call| call.waits.iter().copied()).collect();
+    waits.sort();
+    waits
+}
+
+/// A percentile of sorted times.
+pub(crate) fn share(sorted: &[Duration], percent: usize) -> Option<Duration> {
+    let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted.get(at).copied()
 }

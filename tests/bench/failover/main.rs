@@ -1,11 +1,15 @@
-//! Callers at a steady pace, and an origin that fails for eight seconds in twelve ways, before the edge
-//! and before proxies that are tuned as well as their documentation allows.
+//! Callers at a steady pace, and an origin that fails for eight seconds in twelve ways or is asked for more
+//! than it can do, before the edge and before proxies that are tuned as well as their documentation allows,
+//! or left at their defaults.
 //!
 //! Proxy, origin and standby are fresh processes for each run. Half of the callers meet a row that may
 //! be repeated, half one that must not; the proxies are told which is which, as far as they can be.
 
 mod callers;
+mod capacity;
+mod overload;
 mod peers;
+mod process;
 mod report;
 mod run;
 mod upstream;
@@ -14,11 +18,17 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use peers::Peer;
+use peers::{Contender, Peer, Settings};
 use report::Report;
 use run::FAILURES;
 
-/// Compares what callers get while an origin fails.
+/// So few callers a second disturb nobody: all proxies run side by side, those at their defaults among
+/// them.
+const FEW: u32 = 20;
+/// Of proxies before many callers, so many run side by side; more must not share the machine.
+const SIDE_BY_SIDE: usize = 3;
+
+/// Compares what callers get while an origin fails, or is asked for more than it can do.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// What else this program is.
@@ -30,9 +40,16 @@ struct Arguments {
     /// Proxies; all, unless some are given.
     #[arg(long, value_enum)]
     peer: Vec<Peer>,
-    /// Failures whose name holds this; all, unless some are given.
+    /// Settings of the other proxies. Unless some are given, both; but failures are measured at the defaults
+    /// only before 20 callers a second or fewer.
+    #[arg(long, value_enum)]
+    settings: Vec<Settings>,
+    /// Failures whose name holds this; all, unless some are given or `--overload` is.
     #[arg(long)]
     failure: Vec<String>,
+    /// Overload, which is measured too unless failures are given.
+    #[arg(long)]
+    overload: bool,
     /// Where the tables and the chart are written, as this name with `.md` and `.svg`; without it, tables
     /// go to standard output.
     #[arg(long)]
@@ -47,27 +64,67 @@ enum Role {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    if let Some(Role::Upstream(upstream)) = arguments.role {
+    let mut arguments = Arguments::parse();
+    if let Some(Role::Upstream(upstream)) = arguments.role.take() {
         return upstream::serve(upstream).await;
     }
-    let peers = if arguments.peer.is_empty() { Peer::ALL.to_vec() } else { arguments.peer };
+    let mut report = Report::default();
+    if !arguments.overload || !arguments.failure.is_empty() {
+        measure_failures(&arguments, &mut report).await?;
+    }
+    if arguments.overload || arguments.failure.is_empty() {
+        measure_overload(&arguments, &mut report).await?;
+    }
+    report.write(arguments.out.as_deref())
+}
+
+async fn measure_failures(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
     let wanted = |name: &str| {
         arguments.failure.is_empty() || arguments.failure.iter().any(|part| name.contains(part))
     };
-    let mut report = Report::default();
-    for rate in arguments.rate {
+    for &rate in &arguments.rate {
+        let are_few = rate <= FEW;
+        let contenders = arguments.contenders(are_few);
         for (name, failure) in FAILURES.into_iter().filter(|(name, _)| wanted(name)) {
-            // A few callers a second disturb nobody; many must not share the machine with many.
-            for together in peers.chunks(if rate <= 20 { peers.len() } else { 3 }) {
-                let runs = together.iter().map(|peer| tokio::spawn(run::run(*peer, failure, rate)));
-                let runs: Vec<_> = runs.collect();
-                for (peer, run) in together.iter().zip(runs) {
-                    let measured = run.await?.with_context(|| format!("{} {name}", peer.name()))?;
-                    report.add(rate, name, failure, *peer, measured);
+            for together in contenders.chunks(if are_few { contenders.len() } else { SIDE_BY_SIDE })
+            {
+                let run = |contender: &Contender| tokio::spawn(run::run(*contender, failure, rate));
+                let runs: Vec<_> = together.iter().map(run).collect();
+                for (contender, run) in together.iter().zip(runs) {
+                    let about = || format!("{} {name}", contender.name());
+                    let measured = run.await?.with_context(about)?;
+                    report.add(rate, name, failure, *contender, measured);
                 }
             }
         }
     }
-    report.write(arguments.out.as_deref())
+    Ok(())
+}
+
+async fn measure_overload(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
+    for together in arguments.contenders(true).chunks(SIDE_BY_SIDE) {
+        let run = |contender: &Contender| tokio::spawn(overload::run(*contender));
+        let runs: Vec<_> = together.iter().map(run).collect();
+        for (contender, run) in together.iter().zip(runs) {
+            let borne = run.await?.with_context(|| format!("{} overload", contender.name()))?;
+            report.add_overload(*contender, borne);
+        }
+    }
+    Ok(())
+}
+
+// === impl Arguments ===
+
+impl Arguments {
+    /// Who is measured; those at their defaults only if they are asked for, or here by default.
+    fn contenders(&self, with_defaults: bool) -> Vec<Contender> {
+        let is_wanted = |settings: &Settings| match self.settings.as_slice() {
+            [] => with_defaults || *settings == Settings::Best,
+            asked => asked.contains(settings),
+        };
+        let settings = [Settings::Best, Settings::Default];
+        let settings: Vec<_> = settings.into_iter().filter(is_wanted).collect();
+        let peers = if self.peer.is_empty() { Peer::ALL.as_slice() } else { &self.peer };
+        Contender::all(peers, &settings)
+    }
 }

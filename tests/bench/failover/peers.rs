@@ -1,4 +1,9 @@
-//! The proxies that are compared, each with a configuration of its own in `peers/`.
+//! The proxies that are compared, each with configurations of its own in `peers/`: the best that we could
+//! find, and one in which what its documentation gives a default for is left at that.
+//!
+//! In a configuration, `{listen}`, `{origin}` and `{standby}` stand for addresses (`{origin_ip}` and
+//! `{origin_port}` for their parts). A line with `{cap}` or `{half_cap}` is there only in a run in which the
+//! origin has a limit, which is that number of requests in flight, or half of it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,11 +27,31 @@ pub(crate) enum Peer {
     Traefik,
 }
 
+/// How a proxy is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Settings {
+    /// As well as its documentation allows.
+    Best,
+    /// Health checks switched on, and every number of theirs left at the documented default.
+    Default,
+}
+
+/// A proxy in certain settings. The edge is measured as it is shipped: its best are its defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Contender {
+    /// Which proxy.
+    pub(crate) peer: Peer,
+    /// In which settings.
+    pub(crate) settings: Settings,
+}
+
 /// A running proxy; ended when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    peer: Peer,
+    log: PathBuf,
     child: Child,
 }
 
@@ -52,24 +77,6 @@ impl Peer {
         }
     }
 
-    /// Its configuration: name and text of each file.
-    fn files(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Peer::Holdline => &[
-                ("edge.toml", include_str!("peers/holdline.toml")),
-                ("rows.toml", include_str!("peers/holdline-rows.toml")),
-            ],
-            Peer::Nginx => &[("nginx.conf", include_str!("peers/nginx.conf"))],
-            Peer::Haproxy => &[("haproxy.cfg", include_str!("peers/haproxy.cfg"))],
-            Peer::Envoy => &[("envoy.yaml", include_str!("peers/envoy.yaml"))],
-            Peer::Caddy => &[("Caddyfile", include_str!("peers/Caddyfile"))],
-            Peer::Traefik => &[
-                ("traefik.yaml", include_str!("peers/traefik.yaml")),
-                ("routes.yaml", include_str!("peers/traefik-routes.yaml")),
-            ],
-        }
-    }
-
     /// The program and its arguments, before the name of its first file.
     fn command(self) -> anyhow::Result<(PathBuf, &'static [&'static str])> {
         let ours = || -> anyhow::Result<PathBuf> {
@@ -91,17 +98,70 @@ impl Peer {
             Peer::Traefik => (binary_of_wheel("traefik")?, &["--configfile"]),
         })
     }
+}
 
-    /// Starts it between callers and two upstreams; returns once it listens.
+// === impl Contender ===
+
+impl Contender {
+    /// These proxies in these settings; the edge once.
+    pub(crate) fn all(peers: &[Peer], settings: &[Settings]) -> Vec<Contender> {
+        let mut all = Vec::new();
+        for &peer in peers {
+            let settings = if peer == Peer::Holdline { &[Settings::Best] } else { settings };
+            all.extend(settings.iter().map(|&settings| Contender { peer, settings }));
+        }
+        all
+    }
+
+    /// Its name in a table.
+    pub(crate) fn name(self) -> String {
+        match self.settings {
+            Settings::Best => self.peer.name().to_owned(),
+            Settings::Default => format!("{} (defaults)", self.peer.name()),
+        }
+    }
+
+    /// Its configuration: name and text of each file.
+    fn files(self) -> &'static [(&'static str, &'static str)] {
+        use Settings::{Best, Default};
+        match (self.peer, self.settings) {
+            (Peer::Holdline, _) => &[
+                ("edge.toml", include_str!("peers/holdline.toml")),
+                ("rows.toml", include_str!("peers/holdline-rows.toml")),
+            ],
+            (Peer::Nginx, Best) => &[("nginx.conf", include_str!("peers/nginx.conf"))],
+            (Peer::Nginx, Default) => &[("nginx.conf", include_str!("peers/nginx-defaults.conf"))],
+            (Peer::Haproxy, Best) => &[("haproxy.cfg", include_str!("peers/haproxy.cfg"))],
+            (Peer::Haproxy, Default) => {
+                &[("haproxy.cfg", include_str!("peers/haproxy-defaults.cfg"))]
+            }
+            (Peer::Envoy, Best) => &[("envoy.yaml", include_str!("peers/envoy.yaml"))],
+            (Peer::Envoy, Default) => &[("envoy.yaml", include_str!("peers/envoy-defaults.yaml"))],
+            (Peer::Caddy, Best) => &[("Caddyfile", include_str!("peers/Caddyfile"))],
+            (Peer::Caddy, Default) => &[("Caddyfile", include_str!("peers/Caddyfile-defaults"))],
+            (Peer::Traefik, Best) => &[
+                ("traefik.yaml", include_str!("peers/traefik.yaml")),
+                ("routes.yaml", include_str!("peers/traefik-routes.yaml")),
+            ],
+            (Peer::Traefik, Default) => &[
+                ("traefik.yaml", include_str!("peers/traefik.yaml")),
+                ("routes.yaml", include_str!("peers/traefik-defaults-routes.yaml")),
+            ],
+        }
+    }
+
+    /// Starts it between callers and two upstreams, the first of which may have at most `cap` requests in
+    /// flight; returns once it listens.
     pub(crate) fn start(
         self,
         folder: &Path,
         origin: SocketAddr,
         standby: SocketAddr,
+        cap: Option<u32>,
     ) -> anyhow::Result<Proxy> {
         let address = free_address()?;
         let filled = |text: &str| {
-            let mut text = text.to_owned();
+            let mut text = with_cap(text, cap);
             for (name, at) in [("listen", address), ("origin", origin), ("standby", standby)] {
                 text = text
                     .replace(&format!("{{{name}}}"), &at.to_string())
@@ -118,8 +178,9 @@ impl Peer {
             folder.join("canned.http"),
             format!("{head}: {}\r\n\r\n{CANNED}", CANNED.len()),
         )?;
-        let log = std::fs::File::create(folder.join("proxy.log"))?;
-        let (program, arguments) = self.command()?;
+        let log = folder.join("proxy.log");
+        let output = std::fs::File::create(&log)?;
+        let (program, arguments) = self.peer.command()?;
         let first = self.files().first().context("no file")?.0;
         let child = Command::new(program)
             .args(arguments)
@@ -128,22 +189,41 @@ impl Peer {
             .env("TWILIO_AUTH_TOKEN", TOKEN)
             .env("HOME", folder)
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(output.try_clone()?)
+            .stderr(output)
             .spawn()
             .with_context(|| format!("starting {}", self.name()))?;
-        let proxy = Proxy { address, child };
-        proxy.listens().with_context(|| {
-            let log = std::fs::read_to_string(folder.join("proxy.log")).unwrap_or_default();
-            format!("{} said:\n{log}", self.name())
-        })?;
+        let proxy = Proxy { address, peer: self.peer, log, child };
+        proxy.listens().with_context(|| format!("{} said:\n{}", self.name(), proxy.log()))?;
         Ok(proxy)
+    }
+}
+
+/// A configuration with the lines that are about the origin's limit, or without them.
+fn with_cap(text: &str, cap: Option<u32>) -> String {
+    match cap {
+        Some(cap) => text
+            .replace("{cap}", &cap.to_string())
+            .replace("{half_cap}", &(cap / 2).max(1).to_string()),
+        None => text.split_inclusive('\n').filter(|line| !line.contains("cap}")).collect(),
     }
 }
 
 // === impl Proxy ===
 
 impl Proxy {
+    /// Whether the edge said that the origin was down; none for the others.
+    pub(crate) fn said_down(&self) -> Option<bool> {
+        let says = [r#""upstream":"origin""#, r#""to":"down""#];
+        let down = |line: &str| says.iter().all(|part| line.contains(part));
+        (self.peer == Peer::Holdline).then(|| self.log().lines().any(down))
+    }
+
+    /// What it wrote.
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     fn listens(&self) -> anyhow::Result<()> {
         let begun = Instant::now();
         while std::net::TcpStream::connect(self.address).is_err() {

@@ -1,19 +1,13 @@
 //! One run: callers come at a steady pace, and in the middle the origin fails for eight seconds.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use holdline_tests::tools::free_address;
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::callers::{Call, End, Row, come};
-use crate::peers::Peer;
+use crate::callers::{Call, End, Row, come, share, waits};
+use crate::peers::Contender;
+use crate::process::Upstream;
 use crate::upstream::Manner;
 
 /// Before the failure.
@@ -23,7 +17,7 @@ const FAILURE: Duration = Duration::from_secs(8);
 /// The whole run.
 const LENGTH: Duration = Duration::from_secs(25);
 /// For probes to have come before the first caller.
-const SETTLING: Duration = Duration::from_millis(2500);
+pub(crate) const SETTLING: Duration = Duration::from_millis(2500);
 /// So many calls in a row make a state; where a failure shows at once, so many that do not meet it.
 const IN_A_ROW: usize = 10;
 const SPARED: usize = 3;
@@ -88,16 +82,6 @@ pub(crate) const FAILURES: [(&str, Failure); 12] = [
     ("alternately good and bad", Failure::Behaves(Manner::Alternate)),
 ];
 
-/// An upstream's process.
-struct Upstream {
-    child: Child,
-    orders: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-    address: SocketAddr,
-    says: &'static str,
-    log: PathBuf,
-}
-
 // === impl Failure ===
 
 impl Failure {
@@ -108,88 +92,17 @@ impl Failure {
     }
 }
 
-// === impl Upstream ===
-
-impl Upstream {
-    async fn start(
-        folder: &Path,
-        says: &'static str,
-        address: SocketAddr,
-    ) -> anyhow::Result<Upstream> {
-        let log = folder.join(format!("{says}.ran"));
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["upstream", "--says", says, "--listen", &address.to_string(), "--log"])
-            .arg(&log)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("starting an upstream")?;
-        let orders = child.stdin.take().context("no standard input")?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let lines = BufReader::new(stdout).lines();
-        let mut upstream = Upstream { child, orders, lines, address, says, log };
-        upstream.listens().await?;
-        Ok(upstream)
-    }
-
-    async fn listens(&mut self) -> anyhow::Result<()> {
-        self.lines.next_line().await?.with_context(|| format!("the {} ended", self.says))?;
-        Ok(())
-    }
-
-    async fn order(&mut self, manner: Manner) -> anyhow::Result<()> {
-        self.orders.write_all(format!("{manner:?}\n").to_ascii_lowercase().as_bytes()).await?;
-        Ok(self.orders.flush().await?)
-    }
-
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let id = self.child.id().context("the upstream has ended")?;
-        let pid = Pid::from_raw(i32::try_from(id)?).context("no process number")?;
-        Ok(kill_process(pid, signal)?)
-    }
-
-    async fn fail(&mut self, failure: Failure) -> anyhow::Result<()> {
-        match failure {
-            Failure::Behaves(manner) => self.order(manner).await,
-            Failure::Killed => Ok(self.child.kill().await?),
-            Failure::Frozen => self.signal(Signal::STOP),
-        }
-    }
-
-    /// Makes it good again; returns when it is.
-    async fn recover(&mut self, failure: Failure, folder: &Path) -> anyhow::Result<()> {
-        match failure {
-            Failure::Behaves(manner) => {
-                self.order(Manner::Good).await?;
-                if manner == Manner::Refuse {
-                    self.listens().await?;
-                }
-            }
-            Failure::Killed => *self = Upstream::start(folder, self.says, self.address).await?,
-            Failure::Frozen => self.signal(Signal::CONT)?,
-        }
-        Ok(())
-    }
-
-    /// How often each call ran there.
-    fn ran(&self) -> anyhow::Result<HashMap<String, usize>> {
-        let mut ran = HashMap::new();
-        for line in std::fs::read_to_string(&self.log)?.lines() {
-            let (_, call) = line.split_once(' ').context("a line without a call")?;
-            *ran.entry(call.to_owned()).or_insert(0) += 1;
-        }
-        Ok(ran)
-    }
-}
-
 /// Makes one run.
-pub(crate) async fn run(peer: Peer, failure: Failure, rate: u32) -> anyhow::Result<Measured> {
+pub(crate) async fn run(
+    contender: Contender,
+    failure: Failure,
+    rate: u32,
+) -> anyhow::Result<Measured> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
-    let mut origin = Upstream::start(folder, "origin", free_address()?).await?;
-    let standby = Upstream::start(folder, "standby", free_address()?).await?;
-    let proxy = peer.start(folder, origin.address, standby.address)?;
+    let mut origin = Upstream::start(folder, "origin", free_address()?, None).await?;
+    let standby = Upstream::start(folder, "standby", free_address()?, None).await?;
+    let proxy = contender.start(folder, origin.address, standby.address, None)?;
     tokio::time::sleep(SETTLING).await;
     let start = Instant::now();
     let callers = tokio::spawn(come(proxy.address, rate, LENGTH, start));
@@ -201,13 +114,8 @@ pub(crate) async fn run(peer: Peer, failure: Failure, rate: u32) -> anyhow::Resu
     let recovered = start.elapsed();
     let mut calls = callers.await??;
     calls.sort_by_key(|call| call.begun);
-    let was_down = (peer == Peer::Holdline).then(|| {
-        let log = std::fs::read_to_string(folder.join("proxy.log")).unwrap_or_default();
-        let says = [r#""upstream":"origin""#, r#""to":"down""#];
-        log.lines().any(|line| says.iter().all(|part| line.contains(part)))
-    });
     let ran = [origin.ran()?, standby.ran()?];
-    Ok(measure(&calls, &ran, failure, failed, recovered, was_down))
+    Ok(measure(&calls, &ran, failure, failed, recovered, proxy.said_down()))
 }
 
 fn measure(
@@ -221,12 +129,7 @@ fn measure(
     let ended = |end: End| calls.iter().filter(move |call| call.end == end);
     let times = |call: &Call| ran.iter().filter_map(|ran| ran.get(&call.sid)).sum::<usize>();
     let twice = |row: Row| calls.iter().filter(|call| call.row == row && times(call) > 1).count();
-    let waits = |calls: &[&Call]| {
-        let mut waits: Vec<_> = calls.iter().flat_map(|call| call.waits.iter().copied()).collect();
-        waits.sort();
-        waits
-    };
-    let all = waits(&calls.iter().collect::<Vec<_>>());
+    let all = waits(calls);
     let in_failure: Vec<&Call> =
         calls.iter().filter(|call| call.begun >= failed && call.begun < recovered).collect();
     let reached = |call: &Call| ran[0].contains_key(&call.sid);
@@ -256,8 +159,8 @@ fn measure(
         twice_repeatable: twice(Row::Idempotent),
         p50: share(&all, 50).unwrap_or_default(),
         p99: share(&all, 99).unwrap_or_default(),
-        p99_undetected: share(&waits(before), 99),
-        p99_detected: free.and_then(|_| share(&waits(after), 99)),
+        p99_undetected: share(&waits(before.iter().copied()), 99),
+        p99_detected: free.and_then(|_| share(&waits(after.iter().copied()), 99)),
         detected: free.map(|at| in_failure[at].begun - failed),
         met: before.iter().filter(|call| meets(call) && reached(call)).count(),
         back,
@@ -267,10 +170,4 @@ fn measure(
             .count(),
         was_down,
     }
-}
-
-/// A percentile of sorted times.
-fn share(sorted: &[Duration], percent: usize) -> Option<Duration> {
-    let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
-    sorted.get(at).copied()
 }

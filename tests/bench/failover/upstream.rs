@@ -21,6 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::capacity::{Capacity, Line};
+
 /// How an upstream behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Manner {
@@ -60,6 +62,10 @@ pub(crate) struct Arguments {
     /// Where it writes down what it runs.
     #[arg(long)]
     log: PathBuf,
+    /// What it can do at most: requests at once, milliseconds that each takes, and how many may wait for
+    /// their turn.
+    #[arg(long, num_args = 3, value_names = ["WORKERS", "MILLISECONDS", "LINE"])]
+    capacity: Vec<u32>,
 }
 
 struct Upstream {
@@ -67,6 +73,8 @@ struct Upstream {
     log: File,
     manner: watch::Receiver<Manner>,
     served: AtomicU64,
+    /// Where it can do only so much.
+    line: Option<Line>,
 }
 
 const PAGE: &str = "<!DOCTYPE html><html><head><title>Application Error</title></head><body><h1>Application Error</h1></body></html>";
@@ -79,8 +87,13 @@ pub(crate) async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Say>{}</Say><Hangup/></Response>",
         arguments.says
     );
-    let upstream =
-        Arc::new(Upstream { document, log, manner: manner.clone(), served: AtomicU64::new(0) });
+    let upstream = Arc::new(Upstream {
+        document,
+        log,
+        manner: manner.clone(),
+        served: AtomicU64::new(0),
+        line: Capacity::from_arguments(&arguments.capacity).map(Line::new),
+    });
     let accepting = tokio::spawn(accept(arguments.listen, upstream, manner));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
@@ -124,10 +137,22 @@ async fn converse(mut stream: TcpStream, upstream: Arc<Upstream>) {
     while let Some(request) = read_request(&mut stream).await {
         let manner = *upstream.manner.borrow();
         let is_probe = request.line.starts_with("GET ");
+        let Ok(place) = upstream.line.as_ref().map(Line::join).transpose() else {
+            // Who finds the line full hears nothing for as long as he stays, as from a full backlog.
+            let _ = read_request(&mut stream).await;
+            return;
+        };
         let served = if is_probe {
+            // A probe waits for its turn like everybody, but there is nothing to do for it.
+            if let Some(place) = place {
+                place.turn().await;
+            }
             upstream.probed(&mut stream, manner).await
         } else {
             upstream.write_down(&request);
+            if let Some(place) = place {
+                place.work().await;
+            }
             upstream.answer(&mut stream, manner).await
         };
         if served.is_none() {

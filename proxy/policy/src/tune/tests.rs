@@ -1,0 +1,137 @@
+//! What is claimed of replays, on worlds whose truth is known.
+
+use std::time::Duration;
+
+use super::*;
+use crate::moment::Moment;
+use crate::verdict::{Grade, Phase, RowId};
+
+const SHIPPED: Set = Set { thresholds: Thresholds::SHIPPED, pace: Pace::SHIPPED };
+
+fn shipped(name: &str) -> Score {
+    run(&mut Scenario::named(name, 1).unwrap(), SHIPPED, 1)
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[test]
+fn every_scenario_that_fails_is_noticed_and_nothing_else() {
+    for name in Scenario::NAMES {
+        let score = shipped(name);
+        let fails = !["overload", "lost_probes"].contains(&name);
+        assert_eq!((score.outages, score.missed), (u32::from(fails), 0), "{name}: {score:?}");
+        assert_eq!(score.false_failovers, 0, "{name}: {score:?}");
+        assert_eq!(score.unknown_share(), 0.0, "{name}");
+        if fails {
+            assert!(score.detect.unwrap() <= ms(6000), "{name}: {:?}", score.detect);
+            // What comes and goes is left alone for longer each time.
+            let patience = if name == "flapping_link" { 60_000 } else { 3500 };
+            assert!(score.back.unwrap() <= ms(patience), "{name}: {:?}", score.back);
+        }
+    }
+    assert!(shipped("gray_failure").detect.unwrap() < ms(1000));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_score() {
+    assert_eq!(shipped("flapping_link"), shipped("flapping_link"));
+}
+
+#[test]
+fn one_bad_probe_would_be_too_few() {
+    let nervous = Set { thresholds: Thresholds { fall: 1, ..Thresholds::SHIPPED }, ..SHIPPED };
+    let score = run(&mut Scenario::named("lost_probes", 1).unwrap(), nervous, 1);
+    assert!(score.false_failovers_a_day() > 100.0, "{}", score.false_failovers_a_day());
+}
+
+#[test]
+fn more_patience_meets_more_of_the_failure() {
+    let patient = Set { thresholds: Thresholds { fall: 20, ..Thresholds::SHIPPED }, ..SHIPPED };
+    let patient = run(&mut Scenario::named("crash", 1).unwrap(), patient, 1);
+    let shipped = shipped("crash");
+    assert!(patient.met_bad > shipped.met_bad, "{} {}", patient.met_bad, shipped.met_bad);
+    assert!(patient.detect > shipped.detect);
+}
+
+/// A past: visits ten a second, probes one a second, and a failure from 20 s to 40 s.
+fn past(known: impl Fn(u64) -> bool) -> Observed {
+    let at = |n: u64| Moment::at(ms(n));
+    let bad = |now: u64| (20_000..40_000).contains(&now);
+    let grade = |now: u64| if bad(now) { Grade::Bad } else { Grade::Good };
+    let visits = (0..600).map(|n| {
+        let now = n * 100;
+        let fate = if known(now) { Fate::Ended(grade(now), ms(5)) } else { Fate::Unknown };
+        Visit { at: at(now), call: n, row: RowId(1), fate }
+    });
+    let probes = (0..60).map(|n| (at(n * 1000), grade(n * 1000), ms(3)));
+    Observed::new(visits.collect(), probes.collect())
+}
+
+#[test]
+fn a_failure_is_found_in_a_past_from_afterwards() {
+    let past = past(|_| true);
+    let outage = Outage { from: Moment::at(ms(20_000)), to: Moment::at(ms(40_005)) };
+    assert_eq!(past.happened().outages[..], [outage]);
+    let score = run(&mut past.clone(), SHIPPED, 1);
+    assert_eq!((score.outages, score.missed, score.false_failovers), (1, 0, 0));
+    assert!(score.detect.unwrap() < ms(500), "{:?}", score.detect);
+    assert!(score.timeline.iter().any(|span| matches!(span.phase, Phase::Down { .. })));
+}
+
+#[test]
+fn what_was_never_asked_is_unknown() {
+    // The edge of the past had left the origin alone after a second; a more patient one would not have.
+    let past = past(|now| !(21_000..41_000).contains(&now));
+    let patient = Thresholds { fall: 60, window_minimum: 100_000, ..Thresholds::SHIPPED };
+    let score = run(&mut past.clone(), Set { thresholds: patient, ..SHIPPED }, 1);
+    assert!(score.unknown_share() > 0.2, "{}", score.unknown_share());
+    let score = run(&mut past.clone(), SHIPPED, 1);
+    assert!(score.unknown_share() < 0.05, "{}", score.unknown_share());
+}
+
+#[test]
+fn probes_that_nobody_made_are_unknown() {
+    let probes = (0..60).filter(|n| !(10..40).contains(n));
+    let probes = probes.map(|n| (Moment::at(ms(n * 1000)), Grade::Good, ms(3))).collect();
+    let score = run(&mut Observed::new(Vec::new(), probes), SHIPPED, 1);
+    assert!((0.3..0.5).contains(&score.unknown_share()), "{}", score.unknown_share());
+}
+
+#[test]
+fn nothing_is_recommended_from_a_past_that_is_not_known() {
+    let past = past(|now| !(10_000..41_000).contains(&now));
+    let score = |fall| {
+        let thresholds = Thresholds { fall, ..Thresholds::SHIPPED };
+        vec![run(&mut past.clone(), Set { thresholds, ..SHIPPED }, 1)]
+    };
+    let mut ranked =
+        vec![Ranked { set: 0, scores: score(30) }, Ranked { set: 1, scores: score(3) }];
+    let recommendation = recommend(&mut ranked);
+    assert_eq!(recommendation.advice, Advice::Nothing, "{}", recommendation.reason);
+    assert!(recommendation.reason.contains("never asked"), "{}", recommendation.reason);
+}
+
+#[test]
+fn the_set_that_spares_callers_is_recommended_but_not_at_the_price_of_needless_failovers() {
+    let worlds = ["crash", "lost_probes", "gray_failure"];
+    let scores = |fall| -> Vec<Score> {
+        let thresholds = Thresholds { fall, ..Thresholds::SHIPPED };
+        let run = |name: &&str| {
+            run(&mut Scenario::named(name, 1).unwrap(), Set { thresholds, ..SHIPPED }, 1)
+        };
+        worlds.iter().map(run).collect()
+    };
+    let mut ranked: Vec<Ranked> = [20, 1, 3]
+        .into_iter()
+        .enumerate()
+        .map(|(set, fall)| Ranked { set, scores: scores(fall) })
+        .collect();
+    let recommendation = recommend(&mut ranked);
+    assert_eq!(recommendation.advice, Advice::Take(2), "{}", recommendation.reason);
+    assert_eq!(ranked.iter().map(|ranked| ranked.set).collect::<Vec<_>>(), [2, 0, 1]);
+    // What is in force stays where nothing is better.
+    let mut same = vec![Ranked { set: 0, scores: scores(3) }, Ranked { set: 1, scores: scores(3) }];
+    assert_eq!(recommend(&mut same).advice, Advice::Stay);
+}
