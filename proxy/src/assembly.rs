@@ -92,8 +92,8 @@ impl Lasting {
         let (visits, written) = VisitLog::start(config.log, metrics.log_lines_lost.clone())?;
         let (journal, journaled) = Journal::start(&config.journal, &metrics)?;
         let (watchman, watch) = appoint(config.thresholds, metrics.clone(), journal.clone(), clock);
-        let orders = Orders::new(watch.clone(), journal.clone(), metrics.clone());
         let (spool, writer) = Spool::new(config.spool.clone(), metrics.clone());
+        let orders = Orders::new(watch.clone(), spool.clone(), journal.clone(), metrics.clone());
         let lasting = Lasting {
             clock,
             started,
@@ -117,7 +117,8 @@ impl Lasting {
     /// Writes down what happens to the process, and by what it judges.
     pub fn note_process(&self, what: &'static str, judging: &Judging) {
         let (version, thresholds) = (env!("CARGO_PKG_VERSION").into(), judging.written());
-        self.journal.note(What::Process { what: what.into(), version, thresholds });
+        let pid = std::process::id();
+        self.journal.note(What::Process { what: what.into(), pid, version, thresholds });
     }
 
     /// The edge under a configuration. What is the same as `before` is taken over: connections to an

@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::assembly::Lasting;
-use crate::orders::Standing;
+use crate::orders::Ordered;
 use crate::relay::late::{LateAnswers, News};
 use crate::watchman::Legacy;
 
@@ -82,7 +82,7 @@ pub struct Estate {
     /// What is believed of the upstreams.
     pub health: Legacy,
     /// What the operator orders.
-    pub orders: Standing,
+    pub orders: Ordered,
     /// Which hosts the upstreams are.
     pub hosts: [String; Upstream::COUNT],
     /// Held visits.

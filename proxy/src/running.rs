@@ -29,6 +29,7 @@ use crate::config::Stop;
 use crate::edge::Edge;
 use crate::handover::{Estate, Heir, Plane, own_program};
 use crate::listener::{Door, Listener, http2_options, keep_certificates};
+use crate::orders::DrillEnd;
 use crate::reload::Reload;
 use crate::signals::{Signals, Told};
 use crate::state::{Keeper, host_of};
@@ -75,6 +76,8 @@ pub struct Running {
     door: Arc<Door>,
     /// Whether this process is the one that serves, for whoever watches over it.
     is_the_service: Arc<AtomicBool>,
+    /// Whether another process has taken over for good.
+    left: bool,
     /// Says that answers ask clients to connect anew.
     leaving: watch::Sender<bool>,
     accepting: Accepting,
@@ -119,6 +122,7 @@ impl Running {
             workers,
             door,
             is_the_service,
+            left: false,
             leaving,
             accepting,
             upgrades,
@@ -168,6 +172,7 @@ impl Running {
                         handed.signal(Signal::HUP);
                     }
                     if self.live_on(handed, &mut signals).await {
+                        self.left = true;
                         let stop = self.parts.current.load().stop;
                         return self.end(stop).await;
                     }
@@ -202,7 +207,7 @@ impl Running {
         let targets = self.parts.current.load().relay.targets.clone();
         let estate = Estate {
             health: lasting.watch.bequeath(),
-            orders: lasting.orders.standing(),
+            orders: lasting.orders.ordered(),
             hosts: Upstream::ALL.map(|upstream| host_of(&targets[upstream.index()].config)),
             late,
         };
@@ -213,6 +218,7 @@ impl Running {
         }
         reload.leave(true);
         self.parts.keeper.leave(true);
+        lasting.orders.leave();
         let id = heir.id();
         self.is_the_service.store(false, Ordering::Release);
         systemd::is_now(id);
@@ -230,7 +236,10 @@ impl Running {
         tracing::error!("this process serves again");
         let Parts { lasting, reload, .. } = &self.parts;
         reload.leave(false);
+        // What was ordered of the process that is gone is ordered of this one.
+        lasting.orders.return_with(self.parts.keeper.orders().unwrap_or_default());
         self.parts.keeper.leave(false);
+        lasting.note_process("goes_on", &self.parts.current.load().judging());
         lasting.late.disinherit();
         self.leaving.send_replace(false);
         self.is_the_service.store(true, Ordering::Release);
@@ -301,11 +310,14 @@ impl Running {
         let spool = &self.parts.lasting.spool;
         spool.stop_replaying();
         let in_time = timeout(stop.grace, until(|| !self.is_busy())).await.is_ok();
-        if let Err(error) = self.parts.keeper.keep() {
+        // A drill is for those who look at it.
+        let _ = self.parts.lasting.orders.end_drill(DrillEnd::Stopped);
+        if let Err(error) = self.parts.keeper.clone().keep_now().await {
             tracing::warn!(%error, "what is believed could not be kept for a new process");
         }
         let judging = self.parts.current.load().judging();
-        self.parts.lasting.note_process("stopped", &judging);
+        let what = if self.left { "left" } else { "stopped" };
+        self.parts.lasting.note_process(what, &judging);
         // Whatever was acknowledged is on disk already; this only leaves a tidy file.
         let _ = timeout(CLOSE, spool.close()).await;
         let relay = &self.parts.current.load().relay;
@@ -375,6 +387,7 @@ fn accept(
         reload: parts.reload.clone(),
         clients: door.clients.clone(),
         upgrade: upgrade.clone(),
+        keeper: parts.keeper.clone(),
     });
     let admin = tokio::spawn(async move {
         if let Err(error) = axum::serve(socket, router).await {

@@ -28,7 +28,7 @@ use crate::running::{Parts, Running};
 use crate::signals::Signals;
 use crate::spool::replay::Replay;
 use crate::spool::{Spool, Writer};
-use crate::state::{Keeper, State};
+use crate::state::{Keeper, State, same_hosts};
 use crate::upstream::keep_sweeping;
 use crate::watchman::Watchman;
 use crate::workers::Workers;
@@ -89,6 +89,11 @@ pub fn run(
     // Dropped last: what the log was given is written before the process ends.
     let (lasting, tasks, _written) = Lasting::begin(&config, clock, Moment::at(began), hold_key)?;
     control.block_on(tasks.writer.look())?;
+    // Before anything is asked, delivered or probed. From a predecessor it comes later.
+    if let Some((health, same_host)) = state.health.take() {
+        lasting.watch.inherit(health, same_host);
+    }
+    lasting.orders.inherit(std::mem::take(&mut state.orders));
     let name_servers = config.name_servers.take();
     let listeners: Arc<[Arc<Listener>]> = std::mem::take(&mut config.public)
         .into_iter()
@@ -105,15 +110,14 @@ pub fn run(
     });
     if let Some(old) = &mut predecessor {
         let estate = old.prepared()?;
-        state = state.with_estate(&current, estate.health, &estate.hosts, estate.orders);
+        lasting.watch.inherit(estate.health, same_hosts(&current, &estate.hosts));
+        lasting.orders.inherit(estate.orders);
         estate.late.into_iter().for_each(|news| lasting.late.take_in(news));
     }
-    if let Some((health, same_host)) = state.health {
-        lasting.watch.inherit(health, same_host);
-    }
-    lasting.orders.inherit(state.orders);
     let began = if predecessor.is_some() { "took_over" } else { "started" };
     lasting.note_process(began, &current.load().judging());
+    lasting.watch.note_inherited(&lasting.journal);
+    lasting.orders.note_inherited();
     watch_upstreams(&control, tasks.watchman, &current, &lasting);
     let keeper = Keeper::new(&journal, &lasting, current.clone());
     let addresses = Addresses {

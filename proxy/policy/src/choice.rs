@@ -26,9 +26,11 @@ pub enum Access {
     /// It is on trial, which may go wrong. Only a visit that may be repeated tries it; any other asks it
     /// after all that serve.
     OnTrial,
-    /// Only probes say that it is down. A visit that may be repeated asks it after all others, so
-    /// that a wrong probe path does not idle a healthy upstream.
+    /// Only probes say that it is down. One visit at a time that may be repeated asks it and another at
+    /// once, so that a wrong probe path does not idle a healthy upstream; no other does.
     Suspected,
+    /// It fails visits to this row, and others not. A visit that may be repeated asks it after all others.
+    FailsAlone,
     /// Leave it alone; only a report that cannot be kept may ask it, after all others.
     Out,
     /// The operator orders that it is not asked. Nobody does.
@@ -108,8 +110,13 @@ impl Access {
             Phase::Well | Phase::Doubtful => Access::Serving,
             Phase::Stuck => Access::Stuck,
             Phase::Trial { .. } => Access::OnTrial,
-            Phase::Down { .. } => Access::Out,
+            Phase::Down { .. } => Access::FailsAlone,
         }
+    }
+
+    /// Whether nobody has to wait for it: it is tried, and another is asked at the same moment.
+    pub fn is_tried(self) -> bool {
+        matches!(self, Access::Stuck | Access::OnTrial | Access::Suspected)
     }
 }
 
@@ -184,13 +191,13 @@ impl Course {
         let repeatable = row.replay == Replay::Idempotent;
         let first = |access| match access {
             Access::Serving => true,
-            Access::Stuck | Access::OnTrial => repeatable && !report,
-            Access::Suspected | Access::Out | Access::Barred => false,
+            Access::Stuck | Access::OnTrial | Access::Suspected => repeatable && !report,
+            Access::FailsAlone | Access::Out | Access::Barred => false,
         };
         let last = |access| match access {
-            Access::Serving | Access::Out | Access::Barred => false,
+            Access::Serving | Access::Suspected | Access::Out | Access::Barred => false,
             Access::Stuck | Access::OnTrial => !repeatable,
-            Access::Suspected => repeatable && !report,
+            Access::FailsAlone => repeatable && !report,
         };
         Course::by(row, standing, deadline, first, last)
     }
@@ -257,7 +264,10 @@ impl Course {
     pub fn another(&mut self, now: Moment, retries: &Budget) -> Step {
         let next = self.order.get(self.next).copied().flatten();
         let costs = next.is_some_and(|upstream| {
-            matches!(self.standing.of(upstream), Access::Suspected | Access::Out)
+            matches!(
+                self.standing.of(upstream),
+                Access::Suspected | Access::FailsAlone | Access::Out
+            )
         });
         if costs && self.pays && !retries.spend() {
             return Step::Stop(Stopped::BudgetSpent);
@@ -271,7 +281,7 @@ mod tests {
     use super::*;
     use crate::catalogue::RowSpec;
     use crate::outcome::{Outcome, Sent};
-    use Access::{OnTrial, Out, Serving, Stuck, Suspected};
+    use Access::{FailsAlone, OnTrial, Out, Serving, Stuck, Suspected};
 
     const fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
@@ -333,17 +343,29 @@ mod tests {
     }
 
     #[test]
-    fn what_only_probes_suspect_is_asked_last_and_only_if_it_may_be_repeated() {
-        let mut course1 = course(Replay::Idempotent, Suspected, Serving);
-        asks(course1.begin(Moment::at(ms(0))), Upstream::Monitor, ms(4375));
+    fn what_only_probes_suspect_is_tried_at_once_if_the_visit_may_be_repeated() {
+        let mut twice = course(Replay::Idempotent, Suspected, Serving);
+        asks(twice.begin(Moment::at(ms(0))), Upstream::Origin, ms(4375));
+        assert!(twice.may_ask_alongside());
+        let mut once = course(Replay::Unsent, Suspected, Serving);
+        asks(once.begin(Moment::at(ms(0))), Upstream::Monitor, ms(8750));
+        let refused = ended(Outcome::Refused, Sent::Nothing);
+        let step = once.after(refused, Moment::at(ms(0)), &Budget::default());
+        assert_eq!(step, Step::Stop(Stopped::NobodyLeft));
+    }
+
+    #[test]
+    fn where_a_row_fails_it_is_asked_last_and_only_if_it_may_be_repeated() {
+        let mut twice = course(Replay::Idempotent, FailsAlone, Serving);
+        asks(twice.begin(Moment::at(ms(0))), Upstream::Monitor, ms(4375));
         let failed = ended(Outcome::TimedOut, Sent::Something);
         asks(
-            course1.after(failed, Moment::at(ms(10)), &Budget::default()),
+            twice.after(failed, Moment::at(ms(10)), &Budget::default()),
             Upstream::Origin,
             ms(8740),
         );
-        let mut course2 = course(Replay::Unsent, Suspected, Out);
-        assert_eq!(course2.begin(Moment::at(ms(0))), Step::Stop(Stopped::NobodyLeft));
+        let mut once = course(Replay::Unsent, FailsAlone, Out);
+        assert_eq!(once.begin(Moment::at(ms(0))), Step::Stop(Stopped::NobodyLeft));
     }
 
     #[test]
@@ -351,7 +373,7 @@ mod tests {
         let spec = RowSpec { kind: Kind::Asynchronous, canned: None, ..RowSpec::example() };
         let row = Row::new(spec).unwrap();
         let deadline = Deadline::new(Moment::at(ms(0)), ms(9000));
-        for access in [Stuck, OnTrial, Suspected, Out] {
+        for access in [Stuck, OnTrial, Suspected, FailsAlone, Out] {
             let mut report =
                 Course::new(&row, &Standing { origin: access, monitor: Serving }, deadline);
             asks(report.begin(Moment::at(ms(0))), Upstream::Monitor, ms(8750));
@@ -398,7 +420,7 @@ mod tests {
         let retries = Budget::default();
         let failed = ended(Outcome::Status(500), Sent::Something);
         let decide = |monitor: Access| {
-            let mut course = course(Replay::Idempotent, Suspected, monitor);
+            let mut course = course(Replay::Idempotent, FailsAlone, monitor);
             let first = course.begin(Moment::at(ms(0)));
             (first, course.after(failed, Moment::at(ms(0)), &retries))
         };
@@ -407,13 +429,13 @@ mod tests {
         }
         assert_eq!(decide(Serving).1, Step::Stop(Stopped::BudgetSpent));
         // Nobody pays for the first attempt, nor for turning to an upstream that serves.
-        asks(decide(Suspected).0, Upstream::Origin, ms(4375));
+        asks(decide(FailsAlone).0, Upstream::Origin, ms(4375));
         let mut course = course(Replay::Idempotent, Serving, Serving);
         course.begin(Moment::at(ms(0)));
         asks(course.after(failed, Moment::at(ms(0)), &retries), Upstream::Monitor, ms(8750));
         // And a callee never does.
         let spec = RowSpec { parties: vec![Party::Callee], hold: None, ..RowSpec::example() };
-        let standing = Standing { origin: Suspected, monitor: Serving };
+        let standing = Standing { origin: FailsAlone, monitor: Serving };
         let deadline = Deadline::new(Moment::at(ms(0)), ms(9000));
         let mut callee = Course::new(&Row::new(spec).unwrap(), &standing, deadline);
         callee.begin(Moment::at(ms(0)));
@@ -441,14 +463,17 @@ mod tests {
         let down = Phase::Down { cause: Cause::Traffic, until: Moment::at(ms(0)) };
         let trial = Phase::Trial { visits: 0, quiet_since: Moment::at(ms(0)) };
         let both = Standing { origin: Serving, monitor: Serving };
-        for (phase, access) in [(down, Out), (trial, OnTrial), (Phase::Stuck, Stuck)] {
+        for (phase, access) in [(down, FailsAlone), (trial, OnTrial), (Phase::Stuck, Stuck)] {
             assert_eq!(Access::to_row(phase), access);
             let own = both.for_row(&row, [access, Serving]);
             assert_eq!(own, Standing { origin: access, monitor: Serving });
             // Nobody is better.
             let alone = Standing { origin: Serving, monitor: Out };
             assert_eq!(alone.for_row(&row, [access, Serving]), alone);
-            assert_eq!(both.for_row(&row, [access, Out]), both);
+            assert_eq!(both.for_row(&row, [access, FailsAlone]), both);
+            // Where the operator bars the one that serves it, the other is asked all the same.
+            let ordered = both.under(Stance::Monitor);
+            assert_eq!(ordered.for_row(&row, [Serving, access]), ordered);
         }
     }
 

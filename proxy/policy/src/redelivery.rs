@@ -159,12 +159,10 @@ impl Throttle {
             }
             return self.width;
         }
-        if access == Access::Barred {
-            return 0;
-        }
         // Whatever comes after this is a return from an outage.
         self.change(1, now);
-        u32::from(access == Access::OnTrial || now >= self.not_before)
+        let tried = access == Access::OnTrial || now >= self.not_before;
+        u32::from(tried && access != Access::Barred)
     }
 
     /// A delivery is over.

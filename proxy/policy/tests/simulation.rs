@@ -254,7 +254,7 @@ impl World {
     fn access(&self, upstream: usize) -> Access {
         let busy = self.on_trial[upstream];
         match Access::to(Upstream::ALL[upstream], self.verdicts[upstream].phase()) {
-            Access::OnTrial if busy => Access::Out,
+            Access::OnTrial | Access::Suspected if busy => Access::Out,
             access => access,
         }
     }
@@ -267,7 +267,7 @@ impl World {
             }
             Step::Try { upstream, slice } => {
                 let on_trial =
-                    matches!(self.verdicts[upstream.index()].phase(), Phase::Trial { .. });
+                    matches!(self.access(upstream.index()), Access::OnTrial | Access::Suspected);
                 self.on_trial[upstream.index()] |= on_trial;
                 let (mut ended, mut takes, ran) =
                     self.moods[upstream.index()].meets(&mut self.chance);
@@ -312,7 +312,7 @@ impl World {
                 let (attempt, took) = (seen_as(call, started), self.now.since(started));
                 Observation::Live { grade, attempt, took, was_slow }
             }
-            None if was_slow => Observation::Dropped { started },
+            None if was_slow => Observation::Dropped(seen_as(call, started)),
             None => Observation::Tick,
         };
         self.on_trial[upstream.index()] = false;

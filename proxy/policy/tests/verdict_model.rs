@@ -12,7 +12,9 @@
 //! - it comes on trial only after `rise` good probes in a row and its whole hold-down, or after a visit
 //!   that ended well although probes failed;
 //! - no hold-down is longer than the cap, the first is none, and flaps are forgotten in time;
-//! - no more attempts hang than were seen to;
+//! - no more attempts hang than do, at the upstream and at each row;
+//! - a row that was out comes back when it does not fail any longer, be it asked or not, and whatever was
+//!   never heard of again;
 //! - whatever was seen before: if all is good from now on, it ends well, and if all fails, it ends down.
 //!
 //! A failure prints the seed; `SIM_SEED=<seed> cargo test -p holdline-policy --test verdict_model` runs
@@ -57,8 +59,10 @@ struct Life {
     belief: Belief,
     seen: Seen,
     slow: Vec<Attempt>,
-    slow_ever: u32,
     barred: bool,
+    host_from: Moment,
+    /// Whether attempts hang that are heard of no more.
+    unheard: bool,
     /// Whether the present trial began with a visit that ended well.
     began_by_evidence: bool,
     phase: Phase,
@@ -107,8 +111,9 @@ impl Life {
             belief: Belief::new(now),
             seen: Seen::default(),
             slow: Vec::new(),
-            slow_ever: 0,
             barred: false,
+            host_from: Moment::default(),
+            unheard: false,
             began_by_evidence: false,
             phase: Phase::Well,
             told: BTreeMap::new(),
@@ -173,7 +178,6 @@ impl Life {
     fn attempt_turns_slow(&mut self) {
         let attempt = self.attempt(2500);
         self.slow.push(attempt);
-        self.slow_ever += 1;
         self.see(Observation::Slow(attempt));
     }
 
@@ -185,7 +189,7 @@ impl Life {
         let attempt = self.slow.swap_remove(which);
         let took = self.now.since(attempt.started);
         let seen = match self.chance.below(4) {
-            0 => Observation::Dropped { started: attempt.started },
+            0 => Observation::Dropped(attempt),
             1 => live(Grade::Bad, attempt, took, true),
             2 => Observation::Rejected { attempt, was_slow: true },
             _ => live(Grade::Good, attempt, took, true),
@@ -216,6 +220,7 @@ impl Life {
         self.belief.replace(self.now, |subject, change| told.push((subject, change)));
         self.check_told(&told);
         self.seen = Seen::default();
+        self.host_from = self.now;
         // What was begun at the other host is not this one's.
         self.slow.clear();
     }
@@ -223,6 +228,8 @@ impl Life {
     fn see(&mut self, seen: Observation) {
         match seen {
             Observation::Probe(grade) => self.seen.probes.push(grade),
+            // What began at another host says nothing of this one.
+            Observation::Live { attempt, .. } if attempt.started < self.host_from => {}
             Observation::Live { grade, attempt, .. } => {
                 self.seen.live.push((self.now, grade, attempt.call));
             }
@@ -262,7 +269,7 @@ impl Life {
 
     fn check_bounds(&self) {
         let (seed, verdict) = (self.seed, self.belief.upstream());
-        assert!(verdict.hanging() <= self.slow_ever, "seed {seed:#x}");
+        self.check_what_hangs();
         if let Phase::Down { until, .. } = verdict.phase() {
             let hold_down = until.since(verdict.since());
             let most = self.longest_hold_down.max(ms(3000));
@@ -275,11 +282,27 @@ impl Life {
         );
     }
 
+    fn check_what_hangs(&self) {
+        if self.unheard {
+            return;
+        }
+        let (seed, verdict) = (self.seed, self.belief.upstream());
+        let (hang, hanging) = (self.slow.len() as u32, verdict.hanging());
+        assert!(hanging <= hang, "seed {seed:#x}: {hanging} of {hang}");
+        for (row, verdict) in self.belief.rows() {
+            let hang = self.slow.iter().filter(|attempt| attempt.row == row).count() as u32;
+            let hanging = verdict.hanging();
+            assert!(hanging <= hang, "seed {seed:#x}: {hanging} of {hang} at {row:?}");
+        }
+    }
+
     /// Whether a change follows from what was seen.
     fn is_justified(&mut self, change: Change, seen: Observation) {
         let seed = self.seed;
         match change.to {
             Phase::Down { cause: Cause::Traffic, until } => {
+                let bad = matches!(seen, Observation::Live { grade: Grade::Bad, .. });
+                assert!(bad, "seed {seed:#x}: {seen:?} took it down");
                 self.is_condemned(change.reason);
                 self.goes_down(change, until);
             }
@@ -391,9 +414,33 @@ impl Life {
         good.next().is_some_and(|(at, ..)| self.now.since(*at) <= self.limits.evidence)
     }
 
+    /// Rows that fail alone come back when they do not fail any longer, be they asked again or not.
+    fn rows_return(&mut self) {
+        let patience = self.longest_hold_down + self.limits.trial_patience + ms(90_000);
+        let begun = self.now;
+        let asked = self.chance.below(2) == 0;
+        let out = |belief: &Belief| {
+            let serves = |phase| matches!(phase, Phase::Well | Phase::Doubtful);
+            belief.rows().any(|(_, verdict)| !serves(verdict.phase()))
+        };
+        while out(&self.belief) {
+            let took = self.now.since(begun);
+            assert!(took < patience, "seed {:#x}: {:?}", self.seed, self.belief);
+            self.pass(ms(250));
+            self.see(Observation::Probe(Grade::Good));
+            if asked {
+                let attempt = self.attempt(1);
+                self.see(live(Grade::Good, attempt, ms(1), false));
+            }
+        }
+    }
+
     /// From now on all is as it should be, and then all fails.
     fn ends(&mut self) {
         let seed = self.seed;
+        // Some of those that hang are never heard of again.
+        self.slow.truncate(self.slow.len() / 2);
+        self.unheard = true;
         while let Some(attempt) = self.slow.pop() {
             let took = self.now.since(attempt.started);
             self.see(live(Grade::Good, attempt, took, true));
@@ -412,9 +459,12 @@ impl Life {
                 self.pass(ms(250));
                 self.see(Observation::Probe(grade));
                 if !matches!(self.belief.upstream().phase(), Phase::Down { .. }) {
-                    let attempt = Attempt { row: RowId::NONE, ..self.attempt(1) };
+                    let attempt = self.attempt(1);
                     self.see(live(grade, attempt, ms(1), false));
                 }
+            }
+            if grade == Grade::Good {
+                self.rows_return();
             }
         }
         // And what went down is forgotten in the end.
@@ -460,6 +510,6 @@ fn every_change_of_verdict_follows_from_what_was_seen() {
         *told.entry(to).or_default() += times;
     }
     // A model in which little happens would prove little.
-    let often = |to: &&str| told.get(*to).is_some_and(|times| *times > 1000);
+    let often = |to: &&str| told.get(*to).is_some_and(|times| *times > 500);
     assert!(Phase::NAMES.iter().all(often), "{told:?}");
 }

@@ -28,6 +28,7 @@ use crate::relay::Relay;
 use crate::reload::Reload;
 use crate::running::UpgradeAsked;
 use crate::spool::{Condition, State as Standing};
+use crate::state::Keeper;
 use crate::{Current, Holdline};
 
 /// What the admin plane shows and steers.
@@ -41,6 +42,8 @@ pub struct Control {
     pub upgrade: mpsc::Sender<UpgradeAsked>,
     /// Who is connected.
     pub clients: Arc<Clients>,
+    /// Writes down what a new process goes on with.
+    pub keeper: Arc<Keeper>,
 }
 
 impl FromRef<Control> for Arc<Reload> {

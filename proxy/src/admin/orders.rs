@@ -40,6 +40,7 @@ impl From<orders::Refused> for Refused {
     fn from(why: orders::Refused) -> Refused {
         let status = match why {
             orders::Refused::NoDrill => StatusCode::NOT_FOUND,
+            orders::Refused::Left => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::CONFLICT,
         };
         Refused(status, why.to_string())
@@ -50,7 +51,8 @@ async fn stances(State(holdline): State<Arc<Holdline>>) -> Answer {
     Ok(Json(json!({ "stances": holdline.relay.orders.stances() })))
 }
 
-async fn stance(State(holdline): State<Arc<Holdline>>, Json(asked): Json<Asked>) -> Answer {
+async fn stance(State(control): State<Control>, Json(asked): Json<Asked>) -> Answer {
+    let holdline = control.current.load_full();
     let wrong = |what: String| Refused(StatusCode::UNPROCESSABLE_ENTITY, what);
     let names = Stance::ALL.map(Stance::name).join(", ");
     let stance = Stance::named(&asked.stance)
@@ -65,8 +67,14 @@ async fn stance(State(holdline): State<Arc<Holdline>>, Json(asked): Json<Asked>)
     {
         return Err(wrong(format!("there is no row {name:?}")));
     }
-    let order = holdline.relay.orders.take_stance(stance, asked.row.as_deref(), time);
-    Ok(Json(json!({ "ordered": order, "stances": holdline.relay.orders.stances() })))
+    let orders = &holdline.relay.orders;
+    let order = orders.take_stance(stance, asked.row.as_deref(), time)?;
+    // Whether a process that begins now would know of it.
+    let kept = control.keeper.clone().keep_now().await;
+    if let Err(error) = &kept {
+        tracing::error!(%error, "an order could not be kept for a new process");
+    }
+    Ok(Json(json!({ "ordered": order, "stances": orders.stances(), "kept": kept.is_ok() })))
 }
 
 async fn drill(State(holdline): State<Arc<Holdline>>, Json(order): Json<DrillOrder>) -> Answer {
@@ -74,7 +82,8 @@ async fn drill(State(holdline): State<Arc<Holdline>>, Json(order): Json<DrillOrd
     if !faults.is_empty() {
         return Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, faults.join("; ")));
     }
-    holdline.relay.orders.begin_drill(order)?;
+    let now = holdline.relay.clock.now();
+    holdline.relay.orders.begin_drill(order, now, holdline.stale_after)?;
     report(State(holdline)).await
 }
 

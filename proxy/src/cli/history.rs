@@ -1,6 +1,7 @@
 //! `holdline history`: what the journal says, for people and for programs.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -58,28 +59,28 @@ pub fn run(arguments: &HistoryArguments) -> anyhow::Result<String> {
     };
     let kinds = kinds(&arguments.kind)?;
     let range = when::range(arguments.since.as_deref(), arguments.until.as_deref())?;
-    let mut chosen: VecDeque<Entry> = VecDeque::new();
-    let mut left_out = 0u64;
+    // The oldest on top: two processes may have written side by side.
+    let mut chosen: BinaryHeap<Reverse<(u64, usize, String)>> = BinaryHeap::new();
+    let (mut left_out, mut number) = (0u64, 0);
     let take = |entry: Entry| {
         if !kinds.contains(&entry.what.kind()) || !arguments.concerns(&entry.what) {
             return;
         }
-        if arguments.limit > 0 && chosen.len() == arguments.limit {
-            chosen.pop_front();
+        let line = match arguments.json {
+            // What was read can be written.
+            true => serde_json::to_string(&entry).unwrap_or_default(),
+            false => in_words(&entry),
+        };
+        number += 1;
+        chosen.push(Reverse((entry.at, number, line)));
+        if arguments.limit > 0 && chosen.len() > arguments.limit {
+            chosen.pop();
             left_out += 1;
         }
-        chosen.push_back(entry);
     };
     let unreadable = read(&folder, range, take, |_| ())?;
-    let mut chosen = Vec::from(chosen);
-    // Two processes may have written side by side.
-    chosen.sort_by_key(|entry| entry.at);
     let mut text = String::new();
-    for entry in &chosen {
-        let line = match arguments.json {
-            true => serde_json::to_string(entry).context("an entry cannot be written")?,
-            false => in_words(entry),
-        };
+    while let Some(Reverse((_, _, line))) = chosen.pop() {
         text.push_str(&line);
         text.push('\n');
     }
@@ -139,7 +140,7 @@ fn in_words(entry: &Entry) -> String {
             format!("{outcome}, {ms} ms{slow}, call {call}")
         }
         What::Slow { call, ms, .. } => format!("goes on after {ms} ms, call {call}"),
-        What::Dropped { ms, .. } => format!("says nothing, after {ms} ms"),
+        What::Dropped { ms, call, .. } => format!("says nothing, after {ms} ms, call {call}"),
         What::Change { from, to, cause, reason, numbers, .. } => {
             let by = cause.as_ref().map_or_else(String::new, |cause| format!(" by {cause}"));
             let hold_down = match numbers.hold_down_ms {
@@ -179,7 +180,9 @@ fn in_words(entry: &Entry) -> String {
                 drill["lost"],
             )
         }
-        What::Process { what, version, .. } => format!("{what}, version {version}"),
+        What::Process { what, pid, version, .. } => {
+            format!("{what}, process {pid}, version {version}")
+        }
     };
     format!("{at}  {kind:7}  {upstream:7}  {row:24}  {rest}")
 }

@@ -99,7 +99,9 @@ impl EdgeArguments {
     fn client(&self) -> anyhow::Result<Client> {
         let reach = Reach::load(&self.config)?;
         let admin = self.admin.or(reach.admin).context("listen.admin is not configured")?;
-        Ok(Client::new(admin, reach.token))
+        let token =
+            reach.token.or_else(|| std::env::var("HOLDLINE_ADMIN_TOKEN").ok().map(Into::into));
+        Ok(Client::new(admin, token))
     }
 }
 
@@ -109,7 +111,7 @@ pub async fn stance(arguments: StanceArguments) -> anyhow::Result<String> {
     let said = match &arguments.stance {
         None => get(&client, "/stance").await?,
         Some(stance) => {
-            let for_ms = arguments.time.map(|time| time.as_millis());
+            let for_ms = arguments.time.map(millis);
             let order = json!({ "stance": stance, "row": arguments.row, "for_ms": for_ms });
             client.post("/stance", Bytes::from(order.to_string())).await?
         }
@@ -121,7 +123,11 @@ pub async fn stance(arguments: StanceArguments) -> anyhow::Result<String> {
     };
     let orders: Vec<String> =
         said["stances"].as_array().into_iter().flatten().map(in_words).collect();
-    Ok(if orders.is_empty() { "automatic".to_owned() } else { orders.join("\n") })
+    let mut told = if orders.is_empty() { "automatic".to_owned() } else { orders.join("\n") };
+    if said["kept"] == false {
+        told.push_str("\n(it could not be written down: a new process will not know of it)");
+    }
+    Ok(told)
 }
 
 /// Begins a drill and waits for its end, or stops or shows one. Whoever interrupts the wait ends the drill.
@@ -139,25 +145,42 @@ pub async fn drill(arguments: DrillArguments) -> anyhow::Result<String> {
         "mode": arguments.mode,
         "share_percent": arguments.share,
         "rows": arguments.row,
-        "for_ms": u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        "for_ms": millis(time),
     });
-    let mut report = client.post("/drill", Bytes::from(order.to_string())).await?;
+    // From here on an interrupt ends the drill, whenever it comes.
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    let begun = client.post("/drill", Bytes::from(order.to_string())).await?;
     if arguments.detach {
-        return shown(&report, arguments.json);
+        return shown(&begun, arguments.json);
     }
-    let began = report["began_ms"].clone();
-    loop {
-        tokio::select! {
-            () = sleep(LOOK) => {}
-            _ = tokio::signal::ctrl_c() => {
-                return shown(&client.post("/drill/stop", Bytes::new()).await?, arguments.json);
+    let ended = async {
+        loop {
+            sleep(LOOK).await;
+            let report = get(&client, "/drill").await.context("the drill ends by itself")?;
+            if !report["end"].is_null() || report["began_ms"] != begun["began_ms"] {
+                return anyhow::Ok(report);
             }
         }
-        report = get(&client, "/drill").await.context("the drill ends by itself")?;
-        if !report["end"].is_null() || report["began_ms"] != began {
-            return shown(&report, arguments.json);
-        }
+    };
+    let report = tokio::select! {
+        ended = ended => ended?,
+        _ = &mut interrupted => stopped(&client, &begun).await?,
+    };
+    shown(&report, arguments.json)
+}
+
+/// Ends this drill, and no other; gives what came of it.
+async fn stopped(client: &Client, begun: &Value) -> anyhow::Result<Value> {
+    let report = get(client, "/drill").await?;
+    if !report["end"].is_null() || report["began_ms"] != begun["began_ms"] {
+        return Ok(report);
     }
+    client.post("/drill/stop", Bytes::new()).await
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn get(client: &Client, path: &str) -> anyhow::Result<Value> {

@@ -28,5 +28,8 @@ fn moment(text: &str) -> anyhow::Result<u64> {
 
 /// A time in milliseconds since 1970, for people.
 pub(super) fn shown(ms: u64) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+    // The last moment that can be written.
+    const LATEST: u64 = 253_402_300_799_999;
+    let at = UNIX_EPOCH + Duration::from_millis(ms.min(LATEST));
+    humantime::format_rfc3339_millis(at).to_string()
 }

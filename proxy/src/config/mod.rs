@@ -211,7 +211,7 @@ fn read(root: &mut Section<'_>, folder: &Path, source: Source<'_>) -> Option<Con
     let canned = read_canned(&mut root.section("static_twiml"), folder);
     let hold_keys = read_hold_keys(&mut root.section("hold"), environment.as_deref());
     let spool = spool::read(&mut root.section("spool"), folder);
-    let journal = journal::read(&mut root.section("journal"), folder);
+    let journal = journal::read(&mut root.section("journal"), folder, &mut warnings);
     let cores =
         std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let threads = root.section("runtime").number("threads", cores, 1, 1024) as usize;

@@ -54,7 +54,8 @@ impl Reach {
             folder: super::spool::read(&mut root.section("spool"), folder).folder,
             admin: root.section("listen").parsed("admin", "", |text| text.parse().ok()),
             token: root.section("admin").secret("token"),
-            journal: super::journal::read(&mut root.section("journal"), folder).folder,
+            journal: super::journal::read(&mut root.section("journal"), folder, &mut Vec::new())
+                .folder,
             judging: super::health::read(&mut root.section("health")).0,
         })
     }

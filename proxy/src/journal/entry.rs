@@ -74,6 +74,10 @@ pub enum What {
     Dropped {
         /// Whom it asked.
         upstream: Name,
+        /// For which row.
+        row: Name,
+        /// Tells calls apart.
+        call: Name,
         /// How long it took, in milliseconds.
         ms: u64,
     },
@@ -118,8 +122,12 @@ pub enum What {
     },
     /// Something happened to the process.
     Process {
-        /// What: `started`, `reloaded`, `took_over`, `stopped`.
+        /// What: `started`, `reloaded`, `took_over`, `goes_on` (the process that had taken over is gone),
+        /// `left` (another process has taken over, and this one ends), `stopped`.
         what: Name,
+        /// Its process id.
+        #[serde(default)]
+        pid: u32,
         /// Its version.
         version: Name,
         /// The thresholds in force, by their names in the configuration.
@@ -179,7 +187,7 @@ impl What {
 
     /// Names the row it is about, where it is about one.
     pub fn name_row(&mut self, name: String) {
-        if let What::Live { row, .. } | What::Slow { row, .. } = self {
+        if let What::Live { row, .. } | What::Slow { row, .. } | What::Dropped { row, .. } = self {
             *row = name.into();
         }
     }
@@ -219,7 +227,10 @@ impl What {
     /// Which row it is about.
     pub fn row(&self) -> Option<&str> {
         match self {
-            What::Run { row, .. } | What::Live { row, .. } | What::Slow { row, .. } => Some(row),
+            What::Run { row, .. }
+            | What::Live { row, .. }
+            | What::Slow { row, .. }
+            | What::Dropped { row, .. } => Some(row),
             What::Change { row, .. } | What::Stance { row, .. } => row.as_deref(),
             _ => None,
         }

@@ -37,7 +37,13 @@ pub fn read(
     let (mut done, mut unreadable) = (0, 0);
     for (path, ..) in segments {
         let place = || format!("reading {}", path.display());
-        let mut lines = BufReader::new(File::open(&path).with_context(place)?);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            // The edge has made room meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(place),
+        };
+        let mut lines = BufReader::new(file);
         let mut line = Vec::new();
         let mut told = done;
         while lines.read_until(b'\n', &mut line).with_context(place)? > 0 {

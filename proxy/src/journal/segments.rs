@@ -4,7 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::IntGauge;
 
@@ -17,6 +17,8 @@ const ENDING: &str = ".jsonl";
 const SEGMENTS: u64 = 16;
 /// A segment of its own for each such time, so that what is too old can go.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// How soon another segment is begun after one could not be written.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where lines are written.
 pub(super) struct Segments {
@@ -25,11 +27,14 @@ pub(super) struct Segments {
     current: Option<Segment>,
     /// How many there were.
     number: u64,
+    /// When one was last begun.
+    begun: Option<Instant>,
     /// Whether it was said that it cannot be written.
     failing: bool,
 }
 
 struct Segment {
+    path: PathBuf,
     file: File,
     size: u64,
     began: SystemTime,
@@ -41,7 +46,7 @@ struct Segment {
 
 impl Segments {
     pub(super) fn new(config: JournalConfig, bytes: IntGauge) -> Segments {
-        Segments { config, bytes, current: None, number: 0, failing: false }
+        Segments { config, bytes, current: None, number: 0, begun: None, failing: false }
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -50,21 +55,25 @@ impl Segments {
             segment.size >= self.config.most_bytes / SEGMENTS
                 || segment.began.elapsed().unwrap_or(longest) >= longest
         };
-        if self.current.as_ref().is_none_or(full) {
+        // One that was taken away is written by nobody's leave.
+        let gone = |segment: &Segment| !segment.path.exists();
+        let over = |segment: &Segment| full(segment) || gone(segment);
+        if self.current.as_ref().is_none_or(over) {
+            let soon = self.begun.is_some_and(|begun| begun.elapsed() < BEGIN_AGAIN);
+            if soon && self.failing {
+                return Err(io::Error::other("the last segment could not be written"));
+            }
             self.current = None;
+            self.begun = Some(Instant::now());
             self.make_room();
             self.number += 1;
             self.current = Some(Segment::create(&self.config.folder, self.number)?);
         }
         let Some(segment) = &mut self.current else { return Ok(()) };
-        let written = segment.append(lines);
-        match written {
-            Ok(()) => self.bytes.add(i64::try_from(lines.len()).unwrap_or_default()),
-            // Another file next time, in case this one is gone.
-            Err(_) if segment.torn => {}
-            Err(_) => self.current = None,
-        }
-        written
+        // One that cannot be written now may be written later; another would fare no better.
+        segment.append(lines)?;
+        self.bytes.add(i64::try_from(lines.len()).unwrap_or_default());
+        Ok(())
     }
 
     /// Deletes the oldest until there is room for another.
@@ -72,9 +81,12 @@ impl Segments {
         let mut segments = list(&self.config.folder).unwrap_or_default();
         let mut total: u64 = segments.iter().map(|(_, size, _)| size).sum();
         let most = self.config.most_bytes / SEGMENTS * (SEGMENTS - 1);
+        // What claims to be of the future was written by a clock that was wrong; it goes first.
+        let now = SystemTime::now() + LONGEST;
+        segments.sort_by_key(|(_, _, changed)| *changed <= now);
         segments.retain(|(path, size, changed)| {
             let age = changed.elapsed().unwrap_or_default();
-            let stays = total <= most && age <= self.config.longest;
+            let stays = *size > 0 && total <= most && age <= self.config.longest;
             if !stays && std::fs::remove_file(path).is_ok() {
                 total -= size;
             }
@@ -110,8 +122,8 @@ impl Segment {
         let process = std::process::id();
         let name = format!("{:013}-{process}-{number:06}{ENDING}", unix_ms());
         let path = folder.join(name);
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-        Ok(Segment { file, size: 0, began: SystemTime::now(), torn: false })
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+        Ok(Segment { path, file, size: 0, began: SystemTime::now(), torn: false })
     }
 
     fn append(&mut self, mut lines: &[u8]) -> io::Result<()> {
@@ -141,13 +153,21 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<(PathBuf, u64, SystemTime)>>
     let mut segments = Vec::new();
     for file in std::fs::read_dir(folder)? {
         let file = file?;
-        if file.file_name().to_string_lossy().ends_with(ENDING) {
+        if is_ours(&file.file_name().to_string_lossy()) {
             let about = file.metadata()?;
             segments.push((file.path(), about.len(), about.modified()?));
         }
     }
     segments.sort();
     Ok(segments)
+}
+
+/// Whether a file is a segment, by its name: time, process, number.
+fn is_ours(name: &str) -> bool {
+    let Some(name) = name.strip_suffix(ENDING) else { return false };
+    let parts: Vec<&str> = name.split('-').collect();
+    let digits = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    parts.len() == 3 && parts.iter().all(digits) && parts[0].len() >= 13
 }
 
 #[cfg(test)]
@@ -190,12 +210,48 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_ours_is_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut segments = segments(folder.path(), 16_000, Duration::from_secs(86_400));
+        segments.append(b"{}\n").unwrap();
+        let others = ["waiting.jsonl", "0-1-2.jsonl", "1790000000000-1-x.jsonl", "state.json"];
+        for name in others {
+            std::fs::write(segments.config.folder.join(name), [b'x'; 9000]).unwrap();
+        }
+        for _ in 0..40 {
+            segments.append(&[b'\n'; 1000]).unwrap();
+        }
+        assert!(others.iter().all(|name| segments.config.folder.join(name).exists()));
+    }
+
+    #[test]
+    fn what_a_wrong_clock_has_written_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut segments = segments(folder.path(), 16_000, Duration::from_secs(86_400));
+        segments.append(b"{}\n").unwrap();
+        let future = segments.config.folder.join("9790000000000-1-000001.jsonl");
+        std::fs::write(&future, [b'x'; 1000]).unwrap();
+        let later = SystemTime::now() + Duration::from_secs(9 * 86_400);
+        File::open(&future).unwrap().set_modified(later).unwrap();
+        for _ in 0..20 {
+            segments.append(&[b'\n'; 1000]).unwrap();
+        }
+        assert!(!future.exists());
+    }
+
+    #[test]
     fn a_folder_that_comes_back_is_used_again() {
         let folder = tempfile::tempdir().unwrap();
         let mut segments = segments(folder.path(), 16_000, Duration::from_secs(86_400));
         std::fs::write(&segments.config.folder, "in the way").unwrap();
-        assert!(segments.append(b"{}\n").is_err());
+        assert!(segments.write(b"{}\n").is_err());
         std::fs::remove_file(&segments.config.folder).unwrap();
-        segments.append(b"{}\n").unwrap();
+        // Not at once: a disk that is full is not made fuller.
+        assert!(segments.write(b"{}\n").is_err());
+        segments.begun = None;
+        segments.write(b"{}\n").unwrap();
+        std::fs::remove_dir_all(&segments.config.folder).unwrap();
+        segments.write(b"{}\n").unwrap();
+        assert_eq!(list(&segments.config.folder).unwrap().len(), 1);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdline_policy::{Ended, Outcome, Party, Row, Sent, Upstream};
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,8 @@ pub struct Drill {
     order: DrillOrder,
     upstream: Upstream,
     began_ms: u64,
+    /// When it is over whatever the clock on the wall says.
+    ends: Instant,
     seed: u64,
     over: CancellationToken,
     tally: Mutex<Tally>,
@@ -120,6 +122,8 @@ pub struct Report {
     pub p99_ms: u32,
     /// None took longer.
     pub longest_ms: u32,
+    /// Answers that could not be handed over whole, among those lost.
+    lost_on_the_way: u64,
     /// Tells calls that take part from others.
     seed: u64,
 }
@@ -205,18 +209,21 @@ impl Drill {
         if report.end.is_some() || report.until_ms <= now_ms() {
             return None;
         }
-        let Report { order, began_ms, seed, rows, .. } = report;
+        let Report { order, began_ms, seed, rows, lost_on_the_way: lost, .. } = report;
         // How long visits took is counted anew.
-        let tally = Tally { rows, lost: 0, waits: Vec::new() };
+        let tally = Tally { rows, lost, waits: Vec::new() };
         Some(Drill::of(order, began_ms, seed, tally))
     }
 
     fn of(order: DrillOrder, began_ms: u64, seed: u64, tally: Tally) -> Drill {
+        let left = (began_ms + order.for_ms).saturating_sub(now_ms());
+        let left = Duration::from_millis(left.min(order.for_ms)).min(LONGEST_DRILL);
         let named = Upstream::ALL.into_iter().find(|upstream| upstream.name() == order.fail);
         Drill {
             upstream: named.unwrap_or(Upstream::Origin),
             order,
             began_ms,
+            ends: Instant::now() + left,
             seed,
             over: CancellationToken::new(),
             tally: Mutex::new(tally),
@@ -238,8 +245,13 @@ impl Drill {
         self.order.mode
     }
 
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled() || Instant::now() >= self.ends || now_ms() >= self.until_ms()
+    }
+
     /// When it is over, in milliseconds since 1970.
-    pub fn until_ms(&self) -> u64 {
+    fn until_ms(&self) -> u64 {
         self.began_ms + self.order.for_ms
     }
 
@@ -270,7 +282,7 @@ impl Drill {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let answered = tally.rows.entry(row.to_owned()).or_default();
         *answered.entry(by.name().to_owned()).or_default() += 1;
-        tally.lost += u64::from(!written);
+        tally.lost += u64::from(!written && by != AnsweredBy::Nobody);
         if tally.waits.len() < MOST_WAITS {
             tally.waits.push(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
         }
@@ -300,6 +312,7 @@ impl Drill {
             dropped: by(&[AnsweredBy::Canned]),
             kept: by(&[AnsweredBy::Spool]),
             lost: by(&[AnsweredBy::Nobody]) + lost,
+            lost_on_the_way: lost,
             p50_ms: share(50),
             p99_ms: share(99),
             longest_ms: share(100),

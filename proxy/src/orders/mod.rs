@@ -7,15 +7,16 @@
 mod drill;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use holdline_policy::{Phase, Row, Stance, Upstream};
+use holdline_policy::{Moment, Phase, Row, Stance, Upstream};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{Journal, What};
-use crate::spool::unix_ms;
+use crate::spool::{Spool, unix_ms};
 use crate::telemetry::Metrics;
 use crate::watchman::Watch;
 pub use drill::{DRILL_FOR, Drill, DrillEnd, DrillOrder, LONGEST_DRILL, Mode, Report};
@@ -38,23 +39,30 @@ pub struct Order {
     pub until_ms: u64,
 }
 
+/// Stances by row, each with its end in milliseconds since 1970; that for all rows under no name.
+type Stances = BTreeMap<String, (Stance, u64)>;
+
 /// What is ordered.
 #[derive(Debug)]
 pub struct Orders {
-    /// Stances by row; that for all rows under no name. None while nothing is ordered, as nearly always.
-    stances: ArcSwapOption<BTreeMap<String, (Stance, u64)>>,
+    /// None while nothing is ordered, as nearly always.
+    stances: ArcSwapOption<Stances>,
     drill: ArcSwapOption<Drill>,
-    last_report: Mutex<Option<Report>>,
+    /// The last one that has ended: visits that took part may still go on.
+    last: Mutex<Option<(Arc<Drill>, DrillEnd)>>,
     /// Orders are given one after the other.
     giving: Mutex<()>,
+    /// Whether another process has them.
+    left: AtomicBool,
     watch: Watch,
+    spool: Arc<Spool>,
     journal: Journal,
     metrics: Arc<Metrics>,
 }
 
 /// Orders as another process goes on with them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Standing {
+pub struct Ordered {
     /// The stances in force.
     pub stances: Vec<Order>,
     /// The drill under way, with what came of it so far.
@@ -72,6 +80,18 @@ pub enum Refused {
         /// What it is.
         phase: String,
     },
+    /// Nobody knows yet who is well.
+    #[error("{upstream} has not answered well lately; a drill needs both upstreams proven")]
+    NotProven {
+        /// Who is not proven.
+        upstream: &'static str,
+    },
+    /// What could not be handed on would be lost.
+    #[error("the spool does not keep what it is given; a drill would lose callbacks")]
+    NotKept,
+    /// Another process has taken over.
+    #[error("another process has taken over; ask again")]
+    Left,
     /// The operator has decided already who answers.
     #[error("a stance is in force; a drill would show nothing")]
     UnderAStance,
@@ -87,13 +107,15 @@ pub enum Refused {
 
 impl Orders {
     /// Nothing is ordered.
-    pub fn new(watch: Watch, journal: Journal, metrics: Arc<Metrics>) -> Orders {
+    pub fn new(watch: Watch, spool: Arc<Spool>, journal: Journal, metrics: Arc<Metrics>) -> Orders {
         let orders = Orders {
             stances: ArcSwapOption::empty(),
             drill: ArcSwapOption::empty(),
-            last_report: Mutex::default(),
+            last: Mutex::default(),
             giving: Mutex::default(),
+            left: AtomicBool::new(false),
             watch,
+            spool,
             journal,
             metrics,
         };
@@ -115,14 +137,24 @@ impl Orders {
         let drill = self.drill.load();
         let drill = drill.as_ref()?;
         // A real failure is nobody's exercise, even before the drill is ended for it.
-        let takes_part = drill.until_ms() > now_ms()
+        let takes_part = !drill.is_over()
             && drill.concerns(row, call)
             && self.watch.phases() == [Phase::Well; Upstream::COUNT];
         takes_part.then(|| drill.clone())
     }
 
-    /// Orders a stance for a row, or for all.
-    pub fn take_stance(&self, stance: Stance, row: Option<&str>, time: Duration) -> Order {
+    /// Orders a stance for a row, or for all. A drill that is under way ends: what is ordered now is meant.
+    pub fn take_stance(
+        &self,
+        stance: Stance,
+        row: Option<&str>,
+        time: Duration,
+    ) -> Result<Order, Refused> {
+        self.is_here()?;
+        if stance != Stance::Automatic {
+            // There may be none.
+            let _ = self.end_drill(DrillEnd::Stopped);
+        }
         let usual = stance == Stance::Automatic && row.is_none();
         let until_ms = if usual { 0 } else { now_ms() + millis(time.min(LONGEST_STANCE)) };
         let order =
@@ -140,7 +172,7 @@ impl Orders {
             }
         });
         self.write_down(&order, "ordered");
-        order
+        Ok(order)
     }
 
     /// The stances in force.
@@ -157,8 +189,14 @@ impl Orders {
         in_force.map(order).collect()
     }
 
-    /// Begins a drill.
-    pub fn begin_drill(&self, order: DrillOrder) -> Result<Arc<Drill>, Refused> {
+    /// Begins a drill. An upstream that was not proven for `stale_after` may be anything.
+    pub fn begin_drill(
+        &self,
+        order: DrillOrder,
+        now: Moment,
+        stale_after: Duration,
+    ) -> Result<Arc<Drill>, Refused> {
+        self.is_here()?;
         let _giving = self.giving.lock().unwrap_or_else(PoisonError::into_inner);
         if self.drill.load().is_some() {
             return Err(Refused::UnderWay);
@@ -167,6 +205,13 @@ impl Orders {
             return Err(Refused::UnderAStance);
         }
         self.are_well()?;
+        let health = self.watch.health();
+        for upstream in Upstream::ALL {
+            let proven = health.of(upstream).proven();
+            if proven.is_none_or(|at| now.since(at) > stale_after) {
+                return Err(Refused::NotProven { upstream: upstream.name() });
+            }
+        }
         let drill = Arc::new(Drill::begin(order));
         tracing::warn!(target: "audit", drill = ?drill.order(), "a drill begins");
         self.note_drill("began", &drill.report(None));
@@ -184,50 +229,81 @@ impl Orders {
         tracing::warn!(target: "audit", end = end.name(), "the drill has ended");
         self.metrics.drills.with_label_values(&[end.name()]).inc();
         self.note_drill(end.name(), &report);
-        *self.last_report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((drill, end));
         self.show();
         Ok(report)
     }
 
-    /// What came of the drill that is under way, or else of the last one.
+    /// What came of the drill that is under way, or else of the last one, up to now.
     pub fn report(&self) -> Option<Report> {
         if let Some(drill) = self.drill.load().as_ref() {
             return Some(drill.report(None));
         }
-        self.last_report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().map(|(drill, end)| drill.report(Some(*end)))
     }
 
     /// Everything, for another process.
-    pub fn standing(&self) -> Standing {
+    pub fn ordered(&self) -> Ordered {
         let drill = self.drill.load().as_ref().map(|drill| drill.report(None));
-        Standing { stances: self.stances(), drill }
+        Ordered { stances: self.stances(), drill }
     }
 
     /// Goes on with what was ordered in another process.
-    pub fn inherit(&self, standing: Standing) {
+    pub fn inherit(&self, ordered: Ordered) {
         let now = now_ms();
         self.change(|stances| {
-            for order in standing.stances.iter().filter(|order| order.until_ms > now) {
+            stances.clear();
+            for order in ordered.stances.iter().filter(|order| order.until_ms > now) {
                 if let Some(stance) = Stance::named(&order.stance) {
                     let row = order.row.clone().unwrap_or_default();
-                    stances.insert(row, (stance, order.until_ms));
+                    stances.insert(row, (stance, order.until_ms.min(latest(now))));
                 }
             }
         });
-        if let Some(drill) = standing.drill.and_then(Drill::go_on) {
+        if let Some(drill) = ordered.drill.and_then(Drill::go_on) {
             self.drill.store(Some(Arc::new(drill)));
         }
         self.show();
+    }
+
+    /// Writes down what it goes on with, for whoever reads only what this process writes.
+    pub fn note_inherited(&self) {
+        for order in self.stances() {
+            self.write_down(&order, "goes_on");
+        }
+    }
+
+    /// Leaves everything to another process; orders are for that one.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+        if let Some(drill) = self.drill.swap(None) {
+            drill.end();
+        }
+    }
+
+    /// The other process is gone: what was ordered of it is ordered of this one.
+    pub fn return_with(&self, ordered: Ordered) {
+        self.inherit(Ordered { drill: None, ..ordered });
+        self.left.store(false, Ordering::Release);
+        self.note_inherited();
+    }
+
+    fn is_here(&self) -> Result<(), Refused> {
+        if self.left.load(Ordering::Acquire) { Err(Refused::Left) } else { Ok(()) }
     }
 
     /// Ends what is over, for as long as the process lives.
     pub async fn keep(&self) {
         loop {
             tokio::time::sleep(LOOK).await;
+            if self.is_here().is_err() {
+                continue;
+            }
             self.end_stances();
             let drill = self.drill.load_full();
             let Some(drill) = drill else { continue };
-            let end = if drill.until_ms() <= now_ms() {
+            let end = if drill.is_over() {
                 DrillEnd::Over
             } else if let Err(why) = self.are_well() {
                 tracing::warn!(%why, "a drill coincides with a real failure, and ends");
@@ -244,24 +320,39 @@ impl Orders {
         let now = now_ms();
         let stances = self.stances.load();
         let Some(stances) = stances.as_ref() else { return };
+        let ends = |until: u64| until <= now;
+        let rule_ends = stances.get("").is_none_or(|(_, until)| ends(*until));
+        // An exception ends with its rule.
+        let is_over = |(stance, until): (Stance, u64)| {
+            ends(until) || (stance == Stance::Automatic && rule_ends)
+        };
         let over: Vec<String> = stances
             .iter()
-            .filter(|(_, (_, until))| *until <= now)
+            .filter(|(_, order)| is_over(**order))
             .map(|(row, _)| row.clone())
             .collect();
         if over.is_empty() {
+            // A clock that was put back makes no order last longer than it may.
+            if stances.values().any(|(_, until)| *until > latest(now) + 1000) {
+                self.change(|stances| {
+                    stances.values_mut().for_each(|(_, until)| *until = (*until).min(latest(now)));
+                });
+            }
             return;
         }
-        self.change(|stances| stances.retain(|_, (_, until)| *until > now));
+        self.change(|stances| stances.retain(|_, order| !is_over(*order)));
         for row in over {
+            let stance = self.stance(&row).name().to_owned();
             let row = Some(row).filter(|row| !row.is_empty());
-            let stance = Stance::Automatic.name().to_owned();
             self.write_down(&Order { stance, row, until_ms: 0 }, "over");
         }
     }
 
-    /// Whether both upstreams are well, and all rows of theirs.
+    /// Whether both upstreams are well, and all rows of theirs, and nothing would be lost.
     fn are_well(&self) -> Result<(), Refused> {
+        if !self.spool.keeps() {
+            return Err(Refused::NotKept);
+        }
         let health = self.watch.health();
         for upstream in Upstream::ALL {
             let phase = health.of(upstream).phase();
@@ -280,7 +371,7 @@ impl Orders {
         Ok(())
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, (Stance, u64)>)) {
+    fn change(&self, change: impl FnOnce(&mut Stances)) {
         let _giving = self.giving.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stances = self.stances.load().as_deref().cloned().unwrap_or_default();
         change(&mut stances);
@@ -316,6 +407,11 @@ impl Orders {
         }
         self.metrics.drill_active.set(self.drill.load().is_some().into());
     }
+}
+
+/// The last moment for which a stance may be ordered now.
+fn latest(now_ms: u64) -> u64 {
+    now_ms.saturating_add(millis(LONGEST_STANCE))
 }
 
 fn now_ms() -> u64 {

@@ -56,23 +56,24 @@ impl Relay {
         let row = question.visit.row;
         let standing = self.standing_of(row);
         let mut course = plan(question.row, &standing, question.deadline);
-        let call = question.visit.call.map(call_key);
-        let drill = self.orders.drill(question.row, call);
-        record.drill.clone_from(&drill);
+        let drill = record.drill.clone().filter(|drill| !drill.is_over());
         let end = question.deadline.last_moment();
         let mut hold_at = question.pause().map(|_| began + HOLD_AFTER);
         self.hedges.earn();
         self.retries.earn();
         let mut slow_at = [None; Upstream::COUNT];
         let mut step = course.begin(began);
-        let mut skipped = None;
+        let (mut skipped, mut tried) = (None, false);
         loop {
             let now = self.clock.now();
             let mut patience = Patience { hedge_at: None, next_at: None };
             let (errand, slice) = match (step, skipped) {
                 (Step::Try { upstream, slice }, _) => {
-                    let on_trial = standing.of(upstream) == Access::OnTrial;
-                    (Some((upstream, if on_trial { Slot::OneAtATime } else { Slot::Free })), slice)
+                    let slot = match standing.of(upstream) {
+                        Access::OnTrial | Access::Suspected => self.trial_slot(upstream),
+                        _ => Slot::Free,
+                    };
+                    (Some((upstream, slot)), slice)
                 }
                 // Better a second visit to an upstream on trial than nobody at all.
                 (Step::Stop(Stopped::NobodyLeft | Stopped::BudgetSpent), Some(upstream))
@@ -95,14 +96,13 @@ impl Relay {
                 race.begin(self, Errand { drill, ..errand });
                 if course.may_ask_alongside() {
                     patience.next_at = Some(now + slice);
-                    let after = match (standing.of(upstream), question.row.kind) {
-                        // Neither is any caller's to wait for.
-                        (Access::Stuck | Access::OnTrial, _) => Some(Duration::ZERO),
-                        (_, Kind::Synchronous) => {
-                            Some(self.latencies[row].hedge_after().min(slice))
-                        }
+                    let after = match question.row.kind {
+                        // None of these is any caller's to wait for.
+                        _ if standing.of(upstream).is_tried() => Some(Duration::ZERO),
+                        Kind::Synchronous => Some(self.latencies[row].hedge_after().min(slice)),
                         _ => None,
                     };
+                    tried = standing.of(upstream).is_tried();
                     patience.hedge_at = after.map(|after| now + after);
                 }
             }
@@ -128,7 +128,7 @@ impl Relay {
                 slow_at = slow_at.map(|at| at.filter(|at| *at > now));
                 if patience.hedge_at.is_some_and(|at| at <= now) {
                     patience.hedge_at = None;
-                    if self.may_hedge(question) {
+                    if tried || self.may_hedge(question) {
                         self.metrics.hedges.inc();
                         break None;
                     }
@@ -156,7 +156,7 @@ impl Relay {
                     match result {
                         Ok(value) => return Asked::Good(note.upstream, value),
                         Err(ended) => {
-                            if ended.outcome == Outcome::Full && slot == Slot::OneAtATime {
+                            if ended.outcome == Outcome::Full && slot.is_one_at_a_time() {
                                 skipped = Some(note.upstream);
                             }
                             question.note(ended);
@@ -166,6 +166,12 @@ impl Relay {
                 }
             };
         }
+    }
+
+    /// The slot of a visit that tries an upstream, or a row that fails alone there.
+    fn trial_slot(&self, upstream: Upstream) -> Slot {
+        let serves = matches!(self.watch.phases()[upstream.index()], Phase::Well | Phase::Doubtful);
+        if serves { Slot::TryingTheRow } else { Slot::OneAtATime }
     }
 
     /// Whether another upstream may be asked alongside. While all are well that has a budget; one may

@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use holdline_policy::{Access, Ended, Moment, Outcome, Phase, Sent, Upstream};
+use holdline_policy::{Ended, Moment, Outcome, Phase, Sent, Upstream};
 use holdline_twilio::signature::Content;
 use holdline_twilio::{AccountSid, Form};
 use http::HeaderValue;
@@ -32,10 +32,21 @@ pub(super) const LONGEST: Duration = Duration::from_secs(45);
 pub(super) enum Slot {
     /// There is no trial.
     Free,
-    /// It is the trial's visit, if no other is.
+    /// It is the visit that tries the upstream, if no other is.
     OneAtATime,
+    /// It is the visit that tries the row, which fails alone, if no other is.
+    TryingTheRow,
     /// There is a trial, and nobody else is left.
     BesideTheTrial,
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// Whether there is one of them at a time.
+    pub(super) fn is_one_at_a_time(self) -> bool {
+        matches!(self, Slot::OneAtATime | Slot::TryingTheRow)
+    }
 }
 
 /// What an attempt is to do.
@@ -73,6 +84,8 @@ pub(super) struct Done<T> {
 /// The attempts of one visit that are under way: none, one, or one at each upstream.
 pub(super) struct Race<T> {
     running: [Option<BoxFuture<'static, Done<T>>>; Upstream::COUNT],
+    /// Whether what runs there is not made at all, because a drill lets it fail.
+    drilled: [bool; Upstream::COUNT],
 }
 
 // === impl Errand ===
@@ -102,10 +115,11 @@ impl<T: Send + 'static> Errand<T> {
             Done { slot, note, result }
         };
         let stuck = || relay.watch.phases()[upstream.index()] == Phase::Stuck;
-        // What is tried is the row, where it fails alone.
-        let alone = self.watched.access()[upstream.index()] == Access::OnTrial;
-        let trial = if alone { self.watched.on_trial(upstream) } else { target.on_trial() };
-        let trial = (slot == Slot::OneAtATime).then_some(trial);
+        let trial = match slot {
+            Slot::OneAtATime => Some(target.on_trial()),
+            Slot::TryingTheRow => Some(self.watched.on_trial(upstream)),
+            Slot::Free | Slot::BesideTheTrial => None,
+        };
         let Some(_permit) = target.permit(trial, stuck) else {
             let ended = Ended { outcome: Outcome::Full, sent: Sent::Nothing };
             return done(Outcome::Full, None, Err(ended));
@@ -233,20 +247,23 @@ async fn bounded<T>(
 
 impl<T: Send + 'static> Race<T> {
     pub(super) fn new() -> Race<T> {
-        Race { running: [const { None }; Upstream::COUNT] }
+        Race { running: [const { None }; Upstream::COUNT], drilled: [false; Upstream::COUNT] }
     }
 
     /// Begins an attempt.
     pub(super) fn begin(&mut self, relay: &Arc<Relay>, errand: Errand<T>) {
         let place = errand.upstream.index();
+        self.drilled[place] = errand.drill.is_some();
         self.running[place] = Some(Box::pin(errand.run(relay.clone())));
     }
 
-    /// What is under way, and where.
+    /// What is really under way, and where.
     pub(super) fn into_attempts(
         self,
     ) -> impl Iterator<Item = (Upstream, BoxFuture<'static, Done<T>>)> {
+        let drilled = self.drilled;
         let running = Upstream::ALL.into_iter().zip(self.running);
+        let running = running.filter(move |(upstream, _)| !drilled[upstream.index()]);
         running.filter_map(|(upstream, attempt)| Some((upstream, attempt?)))
     }
 

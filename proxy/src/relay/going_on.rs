@@ -39,22 +39,24 @@ impl Drop for Held {
 
 impl Relay {
     /// Takes up a visit that returns from a hold: what came meanwhile, another hold while nothing has,
-    /// or the final document where it may have run and must not again.
+    /// or the final document where it may have run and must not again. Where nobody answers, by order, nobody is
+    /// held either.
     pub(super) fn take_up(
         &self,
         question: &mut Question<'_>,
+        nobody_answers: bool,
         record: &mut Record,
     ) -> Option<Answer> {
         let token = question.held.as_ref()?;
         match self.late.look(&token.delivery) {
             Some(Late::Answered(answer)) => return Some(answer),
-            Some(Late::Running) => {
+            Some(Late::Running) if !nobody_answers => {
                 record.stopped = Some(Stopped::Overdue);
                 let held = self.hold(question, true);
                 return Some(held.unwrap_or_else(|| self.final_answer(question.row)));
             }
             Some(Late::GivenUp { may_have_run }) => question.may_have_run = may_have_run,
-            None => {}
+            Some(Late::Running) | None => {}
         }
         if question.may_have_run && question.row.replay != Replay::Idempotent {
             record.stopped = Some(Stopped::MayHaveRun);

@@ -142,6 +142,7 @@ impl Relay {
     /// Answers a visit.
     pub async fn answer(self: &Arc<Self>, visit: Proven<Visit>, record: &mut Record) -> Answer {
         let mut question = self.question(visit.into_inner(), record);
+        record.drill = self.orders.drill(question.row, question.visit.call.map(ask::call_key));
         if let Some(answer) = self.after_an_error(&mut question) {
             self.tell(&question, &answer);
             return answer;
@@ -246,11 +247,12 @@ impl Relay {
             );
             return self.final_answer(question.row);
         }
-        if let Some(answer) = self.take_up(question, record) {
+        let nobody_answers = self.orders.stance(&question.row.name) == Stance::Canned;
+        if let Some(answer) = self.take_up(question, nobody_answers, record) {
             return answer;
         }
-        if self.orders.stance(&question.row.name) == Stance::Canned {
-            // Nobody is to be asked; there is nothing to be held for.
+        if nobody_answers {
+            // There is nothing to be held for.
             return self.final_answer(question.row);
         }
         let mut race = Race::new();

@@ -15,7 +15,7 @@ use super::attempt::{Errand, Race, Slot};
 use super::exchange::Outgoing;
 use super::judge::judge_receipt;
 use crate::ingress::is_form_type;
-use crate::spool::Delivery;
+use crate::spool::{Delivery, Kind};
 use crate::upstream::http1::push_field;
 
 /// How often a try is looked at; it looks at the clock when it is.
@@ -40,9 +40,10 @@ impl Relay {
     /// by the operator's order.
     pub(crate) fn standing_of(&self, row: usize) -> Standing {
         let known = &self.catalogue.rows()[row];
+        // Whom the operator bars serves nobody better.
         Standing::of_upstreams(self.watch.phases())
-            .for_row(known, self.row_watches[row].access())
             .under(self.orders.stance(&known.name))
+            .for_row(known, self.row_watches[row].access())
     }
 
     /// Tries to deliver a callback to an upstream, as it came, signed anew.
@@ -80,7 +81,11 @@ impl Relay {
             signature,
             call: call.map_or(0, call_key),
             row: None,
-            watched: self.watch.row(&delivery.row),
+            // A notice names the row that it tells of; it is not a visit to it.
+            watched: match delivery.kind {
+                Kind::Callback => self.watch.row(&delivery.row),
+                Kind::Notice => self.no_row.clone(),
+            },
             drill: None,
             status_counts: delivery.tries == 0,
             judge: judge_receipt,

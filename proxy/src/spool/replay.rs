@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use holdline_policy::backoff::jittered;
 use holdline_policy::redelivery::{Death, Fate, Throttle, Tried, is_taken_for_a_stranger};
-use holdline_policy::{Access, Moment, Outcome, Row, Upstream};
+use holdline_policy::{Access, Moment, Outcome, Row, Standing, Upstream};
 use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -39,6 +39,8 @@ const FRESH: u32 = 64;
 const FRESH_ONE_IN: u64 = 4;
 /// How long an end that cannot be written down is waited with.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
+/// How soon what is barred by the operator's order is looked at again.
+const BARRED: Duration = Duration::from_secs(2);
 /// While nobody is taken the wait does not grow beyond this many doublings: when the application
 /// returns, nothing should wait long.
 const NOBODYS_FAULT: u32 = 4;
@@ -227,6 +229,10 @@ impl Replay {
         }
         let (upstream, access) = self.choose(&delivery);
         if access == Access::Barred {
+            // For as long as the order lasts; looking at each again and again would be of no use.
+            let (order, due_ms) = (delivery.order, unix_ms() + millis(BARRED));
+            let (done, _) = oneshot::channel();
+            let _ = self.spool.jobs.try_send(Job::Wait { order, due_ms, done });
             return Ok(Start::Next);
         }
         if !self.has_room_at(upstream, access) {
@@ -265,9 +271,28 @@ impl Replay {
     }
 
     fn has_room(&mut self) -> bool {
-        let standing = self.relay.standing();
+        let rows = self.relay.catalogue.rows().iter().enumerate();
+        let reports = rows.filter(|(_, row)| row.kind == holdline_policy::Kind::Asynchronous);
+        // A row may be an exception to what is ordered for all.
+        let mut standings: Vec<Standing> =
+            reports.map(|(row, _)| self.relay.standing_of(row)).collect();
+        standings.push(self.relay.standing());
         let asked = if self.monitor_helps { &Upstream::ALL[..] } else { &[Upstream::Origin] };
-        asked.iter().any(|upstream| self.has_room_at(*upstream, standing.of(*upstream)))
+        let accesses: Vec<(Upstream, Access)> = asked
+            .iter()
+            .flat_map(|upstream| {
+                standings.iter().map(|standing| (*upstream, standing.of(*upstream)))
+            })
+            .filter(|(_, access)| *access != Access::Barred)
+            .collect();
+        // Nothing of what is ordered opens the throttle; the end of it begins with one.
+        if accesses.is_empty() {
+            let now = self.relay.clock.now();
+            self.throttles.iter_mut().for_each(|throttle| {
+                throttle.width(Access::Barred, now);
+            });
+        }
+        accesses.into_iter().any(|(upstream, access)| self.has_room_at(upstream, access))
     }
 
     fn has_room_at(&mut self, upstream: Upstream, access: Access) -> bool {

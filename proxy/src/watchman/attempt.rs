@@ -5,7 +5,8 @@ use holdline_policy::{Grade, Moment, Observation, Outcome, Upstream};
 
 use super::{RowWatch, Sight, Watch};
 
-/// One live attempt under observation. One that is broken off before it ended says nothing.
+/// One live attempt under observation. One that is broken off before it ended says nothing, but that it does
+/// not hang any longer.
 #[derive(Debug)]
 pub struct WatchedAttempt<'w> {
     pub(super) watch: &'w Watch,
@@ -13,6 +14,7 @@ pub struct WatchedAttempt<'w> {
     pub(super) row: &'w RowWatch,
     pub(super) call: u64,
     pub(super) begun: Moment,
+    /// Whether it has turned slow, and its end was not told.
     pub(super) slow: bool,
 }
 
@@ -26,14 +28,10 @@ impl WatchedAttempt<'_> {
     }
 
     /// The attempt is over, and says nothing of the upstream.
-    pub fn says_nothing(self) {
-        if self.slow {
-            self.see(Observation::Dropped { started: self.begun }, "dropped");
-        }
-    }
+    pub fn says_nothing(self) {}
 
     /// The attempt is over.
-    pub fn ended(self, outcome: Outcome) {
+    pub fn ended(mut self, outcome: Outcome) {
         let (attempt, was_slow) = (self.attempt(), self.slow);
         let seen = match outcome.grade() {
             Some(grade) => {
@@ -46,8 +44,9 @@ impl WatchedAttempt<'_> {
             None if matches!(outcome, Outcome::Status(400..500)) => {
                 Observation::Rejected { attempt, was_slow }
             }
-            None => return self.says_nothing(),
+            None => return,
         };
+        self.slow = false;
         self.see(seen, outcome.name());
     }
 
@@ -58,5 +57,13 @@ impl WatchedAttempt<'_> {
     fn see(&self, seen: Observation, what: &'static str) {
         let took = self.watch.clock.now().since(self.begun);
         self.watch.see(self.upstream, Sight { seen, what, took });
+    }
+}
+
+impl Drop for WatchedAttempt<'_> {
+    fn drop(&mut self) {
+        if self.slow {
+            self.see(Observation::Dropped(self.attempt()), "dropped");
+        }
     }
 }

@@ -9,16 +9,17 @@ mod attempt;
 mod rows;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use holdline_policy::verdict::Attempt;
 use holdline_policy::{
-    Belief, Change, Grade, Moment, Observation, Phase, RowId, Subject, Thresholds, Upstream,
-    Verdict,
+    Belief, Change, Grade, Moment, Observation, Phase, Reason, RowId, Subject, Thresholds,
+    Upstream, Verdict,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
@@ -60,6 +61,8 @@ struct Shared {
     slow_after: AtomicU64,
     rows: Rows,
     changed: [Notify; Upstream::COUNT],
+    /// Whether the upstream has become another host, and the watchman does not know yet.
+    replaced: [AtomicBool; Upstream::COUNT],
 }
 
 /// Something seen, and what it is called in the journal.
@@ -70,13 +73,13 @@ struct Sight {
     took: Duration,
 }
 
-/// What is told the watchman of an upstream: something seen, or that it is another host from now on; and
-/// how many attempts at each row had ended well before.
+/// What is told the watchman of an upstream: something seen, and how many attempts at each row had ended
+/// well before.
 #[derive(Debug)]
 struct Told {
     upstream: Upstream,
     good_before: Vec<(RowId, u32)>,
-    sight: Option<Sight>,
+    sight: Sight,
     at: Moment,
 }
 
@@ -114,6 +117,7 @@ pub fn appoint(
         slow_after: AtomicU64::default(),
         rows: Rows::new(),
         changed: [Notify::new(), Notify::new()],
+        replaced: Default::default(),
     });
     let (sender, told) = mpsc::channel(QUEUE);
     let watch = Watch { shared: shared.clone(), told: sender, metrics: metrics.clone(), clock };
@@ -195,7 +199,7 @@ impl Watch {
 
     /// From now on an upstream is another host.
     pub fn replaced(&self, upstream: Upstream) {
-        self.tell(upstream, None);
+        self.shared.replaced[upstream.index()].store(true, Ordering::Release);
     }
 
     /// What is believed, for another process.
@@ -222,6 +226,25 @@ impl Watch {
         self.show();
     }
 
+    /// Writes down what it goes on with, for whoever reads only what this process writes.
+    pub fn note_inherited(&self, journal: &Journal) {
+        let (health, now) = (self.health(), self.clock.now());
+        let thresholds = self.thresholds();
+        for upstream in Upstream::ALL {
+            let belief = &health.beliefs[upstream.index()];
+            let upstreams = std::iter::once((None, belief.upstream()));
+            let rows = belief.rows().map(|(row, verdict)| (Some(self.name_of(row)), verdict));
+            for (row, verdict) in upstreams.chain(rows) {
+                let (from, to) = (Phase::Well, verdict.phase());
+                if to != Phase::Well {
+                    let change = Change { from, to, reason: Reason::Inherited };
+                    let row = row.as_deref();
+                    journal.note(What::change(upstream, row, &change, verdict, now, &thresholds));
+                }
+            }
+        }
+    }
+
     /// Judges by these thresholds from now on.
     pub fn judge_by(&self, thresholds: Thresholds) {
         let slow_after = u64::try_from(thresholds.slow_after.as_micros()).unwrap_or(u64::MAX);
@@ -243,16 +266,14 @@ impl Watch {
             && self.shared.health.load().of(attempt.upstream).phase() == Phase::Well
     }
 
-    fn see(&self, upstream: Upstream, sight: Sight) {
-        self.tell(upstream, Some(sight));
-    }
-
     /// Never waits: when the watchman cannot keep up, the newest are lost and counted, because those
     /// queued say the same.
-    fn tell(&self, upstream: Upstream, sight: Option<Sight>) {
+    fn see(&self, upstream: Upstream, sight: Sight) {
         let good_before = self.shared.rows.take_good(upstream);
         let told = Told { upstream, good_before, sight, at: self.clock.now() };
-        if self.told.try_send(told).is_err() {
+        if let Err(TrySendError::Full(told) | TrySendError::Closed(told)) = self.told.try_send(told)
+        {
+            self.shared.rows.put_back(upstream, &told.good_before);
             self.metrics.observations_lost.inc();
         }
     }
@@ -264,7 +285,7 @@ impl Watch {
             self.metrics.verdict(upstream, health.of(upstream).phase());
             for (row, verdict) in health.rows_of(upstream) {
                 if let Some(row) = self.shared.rows.with_id(row) {
-                    row.show(upstream, Some(verdict.phase()));
+                    row.show(upstream, Some(verdict.phase()), true);
                     self.metrics.row_verdict(upstream, &row.name, verdict.phase());
                 }
             }
@@ -298,7 +319,7 @@ impl Watchman {
             let good_before = self.shared.rows.take_good(upstream);
             let seen = Observation::Tick;
             let sight = Sight { seen, what: "", took: Duration::ZERO };
-            self.take_in(Told { upstream, good_before, sight: Some(sight), at });
+            self.take_in(Told { upstream, good_before, sight, at });
         }
         for (upstream, row, n, time) in self.runs.ended(at) {
             self.journal.note(run(upstream, self.name_of(row), n, time));
@@ -307,31 +328,28 @@ impl Watchman {
 
     fn take_in(&mut self, told: Told) {
         let Told { upstream, good_before, sight, at } = told;
-        for (row, n) in &good_before {
-            self.runs.add(upstream, *row, *n, at);
-        }
-        match &sight {
-            Some(Sight { seen: Observation::Tick, .. }) => {}
-            Some(sight) => self.write_down(upstream, sight, at),
-            None => {}
-        }
         let before = self.shared.health.load_full();
         let thresholds = self.shared.thresholds.load_full();
         let mut belief = before.beliefs[upstream.index()].clone();
         let mut changes: Vec<(Subject, Change)> = Vec::new();
         let mut note = |subject, change| changes.push((subject, change));
-        let goods = good_before.iter().flat_map(|(row, n)| {
+        if self.shared.replaced[upstream.index()].swap(false, Ordering::AcqRel) {
+            belief.replace(at, &mut note);
+        }
+        for (row, n) in &good_before {
+            self.runs.add(upstream, *row, *n, at);
             let attempt = Attempt { call: 0, row: *row, started: at };
             let (took, was_slow) = (Duration::ZERO, false);
             let good = Observation::Live { grade: Grade::Good, attempt, took, was_slow };
-            std::iter::repeat_n(good, *n as usize)
-        });
-        for seen in goods.chain(sight.iter().map(|sight| sight.seen)) {
-            belief.step(seen, at, &thresholds, &mut note);
+            (0..*n).for_each(|_| belief.step(good, at, &thresholds, &mut note));
         }
-        if sight.is_none() {
-            belief.replace(at, &mut note);
+        let is_probe = matches!(sight.seen, Observation::Probe(_));
+        let begun = Moment::at(at.since_start().saturating_sub(sight.took));
+        // A probe that began at another host says nothing of this one.
+        if !is_probe || begun >= belief.host_from() {
+            belief.step(sight.seen, at, &thresholds, &mut note);
         }
+        self.write_down(upstream, &sight, at);
         if belief == before.beliefs[upstream.index()] {
             return;
         }
@@ -342,41 +360,61 @@ impl Watchman {
         if let Some((_, change)) = of_the_upstream.next_back() {
             after.last_changes[upstream.index()] = Some((at, *change));
         }
-        self.show_rows(upstream, &before, &after);
         let after = Arc::new(after);
         self.shared.health.store(after.clone());
+        self.show_rows(upstream, &before, &after, at, &thresholds);
         for (subject, change) in &changes {
             self.announce(upstream, *subject, change, &after, at);
         }
-        if after.of(upstream).phase() != before.of(upstream).phase() {
+        // The pace of probes is another one after a change, and after the first good one in an outage.
+        let pace = |health: &Health| {
+            let verdict = health.of(upstream);
+            (verdict.phase(), verdict.probe_streak().0 > 0)
+        };
+        if pace(&after) != pace(&before) {
             self.shared.changed[upstream.index()].notify_waiters();
         }
     }
 
     /// Shows what is believed of rows to those on the way.
-    fn show_rows(&self, upstream: Upstream, before: &Health, after: &Health) {
+    fn show_rows(
+        &self,
+        upstream: Upstream,
+        before: &Health,
+        after: &Health,
+        at: Moment,
+        thresholds: &Thresholds,
+    ) {
         let belief = &after.beliefs[upstream.index()];
         let gone = before.rows_of(upstream).map(|(row, _)| row);
         let gone = gone.filter(|row| !belief.rows().any(|(watched, _)| watched == *row));
         let shown = belief.rows().map(|(row, verdict)| (row, Some(verdict.phase())));
         for (row, phase) in shown.chain(gone.map(|row| (row, None))) {
-            if let Some(row) = self.shared.rows.with_id(row) {
-                row.show(upstream, phase);
+            if let Some(shared) = self.shared.rows.with_id(row) {
+                shared.show(upstream, phase, belief.minds(row, at, thresholds));
             }
         }
     }
 
     fn write_down(&mut self, upstream: Upstream, sight: &Sight, at: Moment) {
-        let mut what = what(upstream, sight, at);
-        let attempt = sight.seen.attempt();
-        if let Some(attempt) = attempt {
-            what.name_row(self.name_of(attempt.row));
-        }
-        // Probes come between runs without ending them: they say nothing of attempts.
-        if !matches!(sight.seen, Observation::Probe(_)) {
-            for (row, n, time) in self.runs.end_of(upstream, at) {
-                self.journal.note(run(upstream, self.name_of(row), n, time));
+        match sight.seen {
+            Observation::Tick => return,
+            // There are many of these, whatever is believed.
+            Observation::Live { grade: Grade::Good, attempt, was_slow: false, .. } => {
+                self.runs.add(upstream, attempt.row, 1, at);
+                return;
             }
+            // Probes come between runs without ending them: they say nothing of attempts.
+            Observation::Probe(_) => {}
+            _ => {
+                for (row, n, time) in self.runs.end_of(upstream, at) {
+                    self.journal.note(run(upstream, self.name_of(row), n, time));
+                }
+            }
+        }
+        let mut what = what(upstream, sight, at);
+        if let Some(attempt) = sight.seen.attempt() {
+            what.name_row(self.name_of(attempt.row));
         }
         self.journal.note(what);
     }
@@ -436,7 +474,9 @@ fn what(upstream: Upstream, sight: &Sight, at: Moment) -> What {
             ms: ms(attempt.started),
             slow: was_slow,
         },
-        Observation::Dropped { started } => What::Dropped { upstream, ms: ms(started) },
+        Observation::Dropped(attempt) => {
+            What::Dropped { upstream, row, call: call(attempt), ms: ms(attempt.started) }
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl RowWatch {
         Upstream::ALL.map(|upstream| match self.access[upstream.index()].load(Ordering::Acquire) {
             1 => Access::Stuck,
             2 => Access::OnTrial,
-            3 => Access::Out,
+            3 => Access::FailsAlone,
             _ => Access::Serving,
         })
     }
@@ -71,16 +71,16 @@ impl RowWatch {
         self.good[upstream.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Shows what is believed of it; `None` if it is not watched.
-    pub(super) fn show(&self, upstream: Upstream, phase: Option<Phase>) {
+    /// Shows what is believed of it, `None` if nothing is; and whether what ends well is more than counted.
+    pub(super) fn show(&self, upstream: Upstream, phase: Option<Phase>, minds: bool) {
         let access = match phase.map(Access::to_row) {
             Some(Access::Stuck) => 1,
             Some(Access::OnTrial) => 2,
-            Some(Access::Out) => 3,
+            Some(Access::FailsAlone) => 3,
             _ => 0,
         };
         self.access[upstream.index()].store(access, Ordering::Release);
-        self.watched[upstream.index()].store(phase.is_some(), Ordering::Relaxed);
+        self.watched[upstream.index()].store(minds, Ordering::Relaxed);
     }
 }
 
@@ -110,6 +110,16 @@ impl Rows {
 
     pub(super) fn with_id(&self, id: RowId) -> Option<Arc<RowWatch>> {
         self.all.load().get(usize::from(id.0)).cloned()
+    }
+
+    /// Puts back what was taken out and could not be told.
+    pub(super) fn put_back(&self, upstream: Upstream, good: &[(RowId, u32)]) {
+        let all = self.all.load();
+        for (id, count) in good {
+            if let Some(row) = all.get(usize::from(id.0)) {
+                row.good[upstream.index()].fetch_add(*count, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Takes out what was only counted.

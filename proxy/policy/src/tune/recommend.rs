@@ -12,7 +12,7 @@ use super::run::Score;
 
 /// Above this share of unknowns nothing is recommended.
 pub const MOST_UNKNOWN: f64 = 0.10;
-/// So many false failovers a day make no difference.
+/// So many needless failovers a day make no difference.
 pub const FEW_A_DAY: f64 = 0.5;
 /// What differs by less than this is not worth a change: a visit in a thousand, a moment.
 const SAME_SHARE: f64 = 0.001;
@@ -50,14 +50,14 @@ pub struct Recommendation {
 // === impl Ranked ===
 
 impl Ranked {
-    /// False failovers a day: in the worst of the worlds, because each is a world of its own.
-    pub fn false_failovers_a_day(&self) -> f64 {
-        self.scores.iter().map(Score::false_failovers_a_day).fold(0.0, f64::max)
+    /// Needless failovers a day: in the worst of the worlds, because each is a world of its own.
+    pub fn needless_a_day(&self) -> f64 {
+        self.scores.iter().map(Score::needless_a_day).fold(0.0, f64::max)
     }
 
-    /// False failovers in all worlds.
-    pub fn false_failovers(&self) -> u32 {
-        self.scores.iter().map(|score| score.false_failovers).sum()
+    /// Needless failovers in all worlds.
+    pub fn needless_failovers(&self) -> u32 {
+        self.scores.iter().map(|score| score.needless).sum()
     }
 
     /// Outages in all worlds.
@@ -68,6 +68,11 @@ impl Ranked {
     /// Outages that were missed.
     pub fn missed(&self) -> u32 {
         self.scores.iter().map(|score| score.missed).sum()
+    }
+
+    /// Outages after which the origin did not come back.
+    pub fn not_back(&self) -> u32 {
+        self.scores.iter().map(|score| score.not_back).sum()
     }
 
     /// Times that the origin came back too early.
@@ -103,7 +108,7 @@ impl Ranked {
 
     /// Needless failovers, as far as they make a difference.
     fn needless(&self) -> u64 {
-        let a_day = self.false_failovers_a_day();
+        let a_day = self.needless_a_day();
         if a_day <= FEW_A_DAY { 0 } else { a_day.ceil() as u64 }
     }
 
@@ -112,6 +117,7 @@ impl Ranked {
         self.needless()
             .cmp(&other.needless())
             .then(self.missed().cmp(&other.missed()))
+            .then(self.not_back().cmp(&other.not_back()))
             .then(self.met_bad_share().total_cmp(&other.met_bad_share()))
             .then(self.flaps().cmp(&other.flaps()))
             .then(self.back().cmp(&other.back()))
@@ -121,7 +127,8 @@ impl Ranked {
     fn is_worth_it_after(&self, in_force: &Ranked) -> bool {
         let sooner = |ranked: &Ranked| ranked.back().unwrap_or_default();
         let hurts_more = self.met_bad_share() - in_force.met_bad_share();
-        match (self.needless(), self.missed()).cmp(&(in_force.needless(), in_force.missed())) {
+        let faults = |ranked: &Ranked| (ranked.needless(), ranked.missed(), ranked.not_back());
+        match faults(self).cmp(&faults(in_force)) {
             Ordering::Less => true,
             Ordering::Greater => false,
             Ordering::Equal => {
@@ -155,7 +162,7 @@ pub fn recommend(ranked: &mut [Ranked]) -> Recommendation {
             in_force.unknown_share() * 100.0
         ));
     }
-    if in_force.outages() == 0 && in_force.false_failovers() == 0 {
+    if in_force.outages() == 0 && in_force.needless_failovers() == 0 {
         return nothing("there was no failure, and none was seen; nothing tells sets apart".into());
     }
     let known = ranked.iter().find(|ranked| ranked.unknown_share() <= MOST_UNKNOWN);
@@ -180,7 +187,7 @@ fn in_words(ranked: &Ranked) -> String {
         ranked.outages(),
         time(ranked.detect()),
         ranked.met_bad_share() * 100.0,
-        ranked.false_failovers_a_day(),
+        ranked.needless_a_day(),
         time(ranked.back()),
     )
 }

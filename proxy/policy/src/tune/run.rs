@@ -16,6 +16,8 @@ use crate::verdict::{Attempt, Belief, Grade, Observation, Phase, Subject};
 /// When an attempt counts as slow; and when it is given up.
 const SLOW: Duration = Duration::from_millis(2500);
 const LONGEST: Duration = Duration::from_secs(45);
+/// How long a visit has for an upstream beside which another is asked.
+const SLICE: Duration = Duration::from_millis(4375);
 /// How often time itself is an observation.
 const TICK: Duration = Duration::from_millis(100);
 /// The share of a wait between probes that chance may take off.
@@ -40,8 +42,11 @@ pub struct Score {
     pub back: Option<Duration>,
     /// The longest.
     pub back_longest: Option<Duration>,
+    /// Outages after which the origin was not asked again for as long as the world lasted. They count in
+    /// `back` with that time.
+    pub not_back: u32,
     /// Times that the origin was taken down while it did not fail.
-    pub false_failovers: u32,
+    pub needless: u32,
     /// Times that it came back in the middle of an outage and was taken down again.
     pub flaps: u32,
     /// Visits there were.
@@ -87,8 +92,8 @@ struct Edge<'w, W> {
     queue: BinaryHeap<Reverse<(Moment, Due)>>,
     next_visit: usize,
     ticking: bool,
-    /// Whether a visit is trying the origin.
-    on_trial: bool,
+    /// The visit that is trying the origin, or a row of it.
+    trying: Option<usize>,
     /// The outage at hand, or the next, and when it was noticed.
     outage: usize,
     noticed: Option<Moment>,
@@ -112,7 +117,8 @@ pub fn run<W: World>(world: &mut W, set: Set, seed: u64) -> Score {
         detect_longest: None,
         back: None,
         back_longest: None,
-        false_failovers: 0,
+        not_back: 0,
+        needless: 0,
         flaps: 0,
         visits: visits.len() as u64,
         met_bad: 0,
@@ -130,7 +136,7 @@ pub fn run<W: World>(world: &mut W, set: Set, seed: u64) -> Score {
         queue: BinaryHeap::new(),
         next_visit: 0,
         ticking: false,
-        on_trial: false,
+        trying: None,
         outage: 0,
         noticed: None,
         downs_in_outage: 0,
@@ -147,10 +153,10 @@ pub fn run<W: World>(world: &mut W, set: Set, seed: u64) -> Score {
 // === impl Score ===
 
 impl Score {
-    /// False failovers, for a day.
-    pub fn false_failovers_a_day(&self) -> f64 {
+    /// Needless failovers, for a day.
+    pub fn needless_a_day(&self) -> f64 {
         let days = self.length.as_secs_f64() / 86_400.0;
-        if days > 0.0 { f64::from(self.false_failovers) / days } else { 0.0 }
+        if days > 0.0 { f64::from(self.needless) / days } else { 0.0 }
     }
 
     /// The share of visits that met a bad origin, from 0 to 1.
@@ -224,6 +230,7 @@ impl<W: World> Edge<'_, W> {
             Probed::Ended(grade, took) => {
                 self.after(took, Due::ProbeEnds { good: grade == Grade::Good });
             }
+            Probed::Again => self.wait_for_the_next_probe(),
             Probed::Unknown => {
                 self.score.unknown_probes += 1;
                 self.wait_for_the_next_probe();
@@ -247,23 +254,23 @@ impl<W: World> Edge<'_, W> {
 
     fn arrives(&mut self, index: usize, visit: Visit) {
         // Whoever asks another at the same moment meets nothing.
-        let spared = match self.access(&visit) {
-            Access::Serving => false,
-            Access::Stuck => true,
-            Access::OnTrial if !self.on_trial => {
-                self.on_trial = true;
-                true
-            }
+        let (spared, tries) = match self.access(&visit) {
+            Access::Serving => (false, false),
+            Access::Stuck => (true, false),
+            Access::OnTrial | Access::Suspected if self.trying.is_none() => (true, true),
             _ => return,
         };
+        let longest = if tries { SLICE } else { LONGEST };
         let took = match visit.fate {
             Fate::Unknown => {
                 self.score.unknown_visits += 1;
-                self.on_trial &= !spared;
                 return;
             }
-            Fate::Ended(_, took) | Fate::Rejected(took) => took.min(LONGEST),
+            Fate::Ended(_, took) | Fate::Rejected(took) => took.min(longest),
         };
+        if tries {
+            self.trying = Some(index);
+        }
         let bad = matches!(visit.fate, Fate::Ended(Grade::Bad, _)) || took > SLOW;
         self.score.met_bad += u64::from(bad && !spared);
         if took >= SLOW {
@@ -279,12 +286,16 @@ impl<W: World> Edge<'_, W> {
 
     fn attempt_ends(&mut self, index: usize) {
         let attempt = self.attempt(index);
-        self.on_trial = false;
+        let tried = self.trying == Some(index);
+        if tried {
+            self.trying = None;
+        }
+        let longest = if tried { SLICE } else { LONGEST };
         let seen = match self.world.happened().visits[index].fate {
             Fate::Ended(grade, took) => {
                 let was_slow = took >= SLOW;
-                // What takes for ever is given up.
-                let grade = if took >= LONGEST { Grade::Bad } else { grade };
+                // What takes for ever is given up, and a trial is settled within its visit's time.
+                let grade = if took >= longest { Grade::Bad } else { grade };
                 Observation::Live { grade, attempt, took, was_slow }
             }
             Fate::Rejected(took) => Observation::Rejected { attempt, was_slow: took >= SLOW },
@@ -322,7 +333,7 @@ impl<W: World> Edge<'_, W> {
             self.downs_in_outage += 1;
             self.score.flaps += u32::from(self.downs_in_outage > 1);
         } else if went_down && !self.in_aftermath() {
-            self.score.false_failovers += 1;
+            self.score.needless += 1;
         }
         if serves(to)
             && let Some(since) = self.away_since.take()
@@ -364,7 +375,7 @@ impl<W: World> Edge<'_, W> {
                 // It was back too early.
                 (Some(noticed), false) => {
                     self.detects.push(noticed.since(outage.from));
-                    self.backs.push(Duration::ZERO);
+                    self.score.flaps += 1;
                 }
                 (None, _) => self.score.missed += 1,
             }
@@ -381,6 +392,10 @@ impl<W: World> Edge<'_, W> {
             self.detects.push(noticed.since(outage.from));
         } else if self.failing() {
             self.score.missed += 1;
+        }
+        if let Some(since) = self.away_since {
+            self.backs.push(self.now.since(since));
+            self.score.not_back += 1;
         }
         let mean = |times: &[Duration]| {
             let sum: Duration = times.iter().sum();

@@ -35,6 +35,8 @@ pub struct Visit {
 pub enum Probed {
     /// Well or badly, after this long.
     Ended(Grade, Duration),
+    /// The nearest that was made was given before: there is nothing new to tell.
+    Again,
     /// Nobody knows: none was made near that moment.
     Unknown,
 }
@@ -79,6 +81,8 @@ pub struct Observed {
     reach: Duration,
     /// How far the probes were asked for.
     cursor: usize,
+    /// The last that was given.
+    used: Option<usize>,
 }
 
 /// So many good ones in a row end a failure, seen from afterwards.
@@ -109,17 +113,11 @@ impl Observed {
         };
         let begins = times().min().unwrap_or_default();
         let ends = times().max().unwrap_or_default();
-        let mut outages =
-            failures(probes.iter().map(|(at, grade, _)| (*at, *grade == Grade::Good)));
-        outages.extend(failures(visits.iter().filter_map(|visit| match visit.fate {
-            Fate::Ended(grade, took) => Some((visit.at + took.min(HANGS), grade == Grade::Good)),
-            Fate::Rejected(_) | Fate::Unknown => None,
-        })));
-        let outages = joined(outages);
+        let outages = joined(outages(&visits, &probes));
         let reach = reach_of(&probes);
         let (visits, outages) = (visits.into(), outages.into());
         let happened = Happened { begins, ends, visits, outages };
-        Observed { happened, probes: probes.into(), reach, cursor: 0 }
+        Observed { happened, probes: probes.into(), reach, cursor: 0, used: None }
     }
 
     /// How many observations it holds.
@@ -149,13 +147,49 @@ impl World for Observed {
             }
             self.cursor += 1;
         }
-        match (distance(self.cursor), self.probes.get(self.cursor)) {
-            (Some(far), Some((_, grade, took))) if far <= self.reach => {
-                Probed::Ended(*grade, *took)
+        let far = distance(self.cursor);
+        match self.probes.get(self.cursor) {
+            Some((_, grade, took)) if far.is_some_and(|far| far <= self.reach) => {
+                // One that was seen once does not become two by being asked for twice.
+                let again = self.used.replace(self.cursor) == Some(self.cursor);
+                if again { Probed::Again } else { Probed::Ended(*grade, *took) }
             }
             _ => Probed::Unknown,
         }
     }
+}
+
+/// When it was really failing, by the principles of the verdict: probes tell of it where no visit ended
+/// well, and visits to one row alone do not where another row served.
+fn outages(visits: &[Visit], probes: &[(Moment, Grade, Duration)]) -> Vec<Outage> {
+    let ended = visits.iter().filter_map(|visit| match visit.fate {
+        Fate::Ended(grade, took) => {
+            Some((visit.at + took.min(HANGS), grade == Grade::Good, visit.row))
+        }
+        Fate::Rejected(_) | Fate::Unknown => None,
+    });
+    let mut ended: Vec<(Moment, bool, RowId)> = ended.collect();
+    ended.sort_by_key(|(at, ..)| *at);
+    let within = |outage: &Outage| {
+        let from = ended.partition_point(|(at, ..)| *at < outage.from);
+        let to = ended.partition_point(|(at, ..)| *at <= outage.to);
+        &ended[from..to]
+    };
+    // The first good one behind it is its end, and no witness against it.
+    let served = |outage: &Outage, row: Option<RowId>| {
+        let mut seen = within(outage).iter().filter(|(at, ..)| *at < outage.to);
+        seen.any(|(_, good, of)| *good && Some(*of) != row)
+    };
+    let is_real = |outage: &Outage| {
+        let mut bad = within(outage).iter().filter(|(_, good, _)| !good).map(|(.., row)| *row);
+        match bad.next() {
+            None => !served(outage, None),
+            Some(first) => !bad.all(|row| row == first) || !served(outage, Some(first)),
+        }
+    };
+    let by_probes = failures(probes.iter().map(|(at, grade, _)| (*at, *grade == Grade::Good)));
+    let by_visits = failures(ended.iter().map(|(at, good, _)| (*at, *good)));
+    by_probes.into_iter().chain(by_visits).filter(is_real).collect()
 }
 
 /// How far from itself a probe tells something: some of the usual waits between two.

@@ -18,6 +18,10 @@ use crate::moment::Moment;
 pub struct Belief {
     upstream: Verdict,
     rows: BTreeMap<RowId, Verdict>,
+    /// Since when rows are judged: what hung before is the upstream's, or another process's.
+    rows_from: Moment,
+    /// Since when it is this host: what began before tells of another.
+    host_from: Moment,
 }
 
 /// Whom a change is about.
@@ -34,17 +38,24 @@ pub enum Subject {
 impl Belief {
     /// Nothing is known yet.
     pub fn new(now: Moment) -> Belief {
-        Belief { upstream: Verdict::new(now), rows: BTreeMap::new() }
+        let start = Moment::default();
+        let upstream = Verdict::new(now);
+        Belief { upstream, rows: BTreeMap::new(), rows_from: start, host_from: start }
     }
 
     /// The belief as another process goes on with it, in which rows have other numbers: `renumbered`
     /// gives the new one of each that there still is.
     #[must_use]
     pub fn inherited(self, now: Moment, renumbered: impl Fn(RowId) -> Option<RowId>) -> Belief {
+        let inherited = |verdict: Verdict| verdict.inherited(now).renumbered(&renumbered);
         let rows = self.rows.into_iter();
-        let rows =
-            rows.filter_map(|(row, verdict)| Some((renumbered(row)?, verdict.inherited(now))));
-        Belief { rows: rows.collect(), upstream: self.upstream.inherited(now) }
+        let rows = rows.filter_map(|(row, verdict)| Some((renumbered(row)?, inherited(verdict))));
+        Belief {
+            rows: rows.collect(),
+            upstream: inherited(self.upstream),
+            rows_from: now,
+            host_from: self.host_from,
+        }
     }
 
     /// The verdict on the upstream.
@@ -62,6 +73,21 @@ impl Belief {
         self.rows.get(&row).map_or(Phase::Well, Verdict::phase)
     }
 
+    /// Since when it is this host.
+    pub fn host_from(&self) -> Moment {
+        self.host_from
+    }
+
+    /// Whether what ends well at a row is more than counted.
+    pub fn minds(&self, row: RowId, now: Moment, limits: &Thresholds) -> bool {
+        self.rows.get(&row).is_some_and(|verdict| {
+            verdict.phase() != Phase::Well
+                || verdict.live_streak().1 > 0
+                || verdict.hanging() > 0
+                || verdict.window(now, limits).bad > 0
+        })
+    }
+
     /// Whether time alone can change nothing.
     pub fn is_at_rest(&self) -> bool {
         self.rows.is_empty() && self.upstream.phase() == Phase::Well && self.upstream.hanging() == 0
@@ -75,6 +101,10 @@ impl Belief {
         limits: &Thresholds,
         mut tell: impl FnMut(Subject, Change),
     ) {
+        if seen.attempt().is_some_and(|attempt| attempt.started < self.host_from) {
+            return;
+        }
+        let seen = self.upstream.without_what_is_outlived(seen);
         let known = |attempt: Attempt| self.fails_alone(attempt.row);
         let of_the_upstream = match seen {
             // Known already, and not the upstream's.
@@ -89,7 +119,7 @@ impl Belief {
             tell(Subject::Upstream, change);
         }
         if matches!(self.upstream.phase(), Phase::Stuck | Phase::Down { .. }) {
-            self.forget_rows(Reason::UpstreamFails, tell);
+            self.forget_rows(Reason::UpstreamFails, now, tell);
         } else if seen == Observation::Tick {
             self.rows.retain(|row, verdict| {
                 step_row(verdict, *row, seen, now, limits, &mut tell);
@@ -107,7 +137,8 @@ impl Belief {
 
     /// Takes in that it is another host from now on.
     pub fn replace(&mut self, now: Moment, mut tell: impl FnMut(Subject, Change)) {
-        self.forget_rows(Reason::Replaced, &mut tell);
+        self.forget_rows(Reason::Replaced, now, &mut tell);
+        self.host_from = now;
         let from = self.upstream.phase();
         self.upstream = Verdict::new(now);
         if from != Phase::Well {
@@ -120,7 +151,8 @@ impl Belief {
         !matches!(self.phase_of(row), Phase::Well | Phase::Doubtful)
     }
 
-    fn forget_rows(&mut self, reason: Reason, mut tell: impl FnMut(Subject, Change)) {
+    fn forget_rows(&mut self, reason: Reason, now: Moment, mut tell: impl FnMut(Subject, Change)) {
+        self.rows_from = now;
         for (row, verdict) in std::mem::take(&mut self.rows) {
             let from = verdict.phase();
             if from != Phase::Well {
@@ -147,10 +179,12 @@ impl Belief {
         };
         let good = matches!(seen, Observation::Live { grade: Grade::Good, .. });
         let row = attempt.row;
-        if row == RowId::NONE || (good && !self.rows.contains_key(&row)) {
+        let says = !good && !matches!(seen, Observation::Dropped(_));
+        if row == RowId::NONE || (!says && !self.rows.contains_key(&row)) {
             return;
         }
-        let verdict = self.rows.entry(row).or_insert_with(|| Verdict::of_a_row(now));
+        let from = self.rows_from;
+        let verdict = self.rows.entry(row).or_insert_with(|| Verdict::of_a_row(now, from));
         step_row(verdict, row, seen, now, limits, &mut tell);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::words::Grade;
+use super::words::{Grade, RowId};
 use crate::moment::Moment;
 
 /// Truly consecutive outcomes of one kind.
@@ -53,6 +53,16 @@ impl<T: Copy + PartialEq> Distinct<T> {
     }
 }
 
+impl Distinct<RowId> {
+    /// The same rows under other numbers; one that is gone is one like no other.
+    pub(super) fn renumbered(self, number: impl Fn(RowId) -> Option<RowId>) -> Distinct<RowId> {
+        match self {
+            Distinct::One(row) => number(row).map_or(Distinct::Several, Distinct::One),
+            other => other,
+        }
+    }
+}
+
 // === impl Latest ===
 
 impl<T> Default for Latest<T> {
@@ -83,5 +93,14 @@ impl<T: Copy + PartialEq> Latest<T> {
     pub(super) fn another(&self, than: T, time: Duration, now: Moment) -> bool {
         let mut seen = [self.latest, self.other].into_iter().flatten();
         seen.any(|(known, at)| known != than && now.since(at) <= time)
+    }
+}
+
+impl Latest<RowId> {
+    /// The same rows under other numbers, without those that are gone.
+    pub(super) fn renumbered(self, number: impl Fn(RowId) -> Option<RowId>) -> Latest<RowId> {
+        let same =
+            |seen: Option<(RowId, Moment)>| seen.and_then(|(row, at)| Some((number(row)?, at)));
+        Latest { latest: same(self.latest), other: same(self.other) }
     }
 }

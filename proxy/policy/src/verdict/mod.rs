@@ -31,6 +31,10 @@ pub use belief::{Belief, Subject};
 use counts::{Distinct, Latest, Streak};
 pub use words::{Attempt, Cause, Change, Grade, Observation, Phase, Reason, RowId, Thresholds};
 
+/// Whatever has not ended so long after the last attempt turned slow has ended without a word: attempts
+/// are given up after 45 s.
+const NOTHING_HANGS_LONGER: Duration = Duration::from_secs(60);
+
 /// The belief about one upstream or row, with all it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -56,6 +60,7 @@ pub struct Verdict {
     hanging: u32,
     hanging_since: Moment,
     hanging_calls: Distinct<u64>,
+    hanging_rows: Distinct<RowId>,
     /// When the latest of the attempts that hang began.
     last_hanging: Moment,
     /// When the latest of the attempts that ended well began.
@@ -93,6 +98,7 @@ impl Verdict {
             hanging: 0,
             hanging_since: now,
             hanging_calls: Distinct::None,
+            hanging_rows: Distinct::None,
             last_hanging: now,
             last_good_start: Moment::default(),
             last_slow: now,
@@ -102,9 +108,10 @@ impl Verdict {
         }
     }
 
-    /// A row of which nothing is known yet, but that something of it fails or hangs, whenever it began.
-    fn of_a_row(now: Moment) -> Verdict {
-        Verdict { probed: false, counted_from: Moment::default(), ..Verdict::new(now) }
+    /// A row of which nothing is known yet, but that something of it fails or hangs that began after
+    /// `counted_from`.
+    fn of_a_row(now: Moment, counted_from: Moment) -> Verdict {
+        Verdict { probed: false, counted_from, ..Verdict::new(now) }
     }
 
     /// The belief as another process goes on with it that made none of the attempts it rests on: those
@@ -112,7 +119,26 @@ impl Verdict {
     #[must_use]
     pub fn inherited(self, now: Moment) -> Verdict {
         let phase = if self.phase == Phase::Stuck { Phase::Doubtful } else { self.phase };
-        Verdict { phase, hanging: 0, hanging_calls: Distinct::None, counted_from: now, ..self }
+        let mut inherited = Verdict { phase, ..self };
+        inherited.forget_what_hangs(now);
+        inherited
+    }
+
+    /// The same, where rows have other numbers.
+    fn renumbered(self, number: impl Fn(RowId) -> Option<RowId>) -> Verdict {
+        Verdict {
+            bad_rows: self.bad_rows.renumbered(&number),
+            window_rows: self.window_rows.renumbered(&number),
+            good_rows: self.good_rows.renumbered(&number),
+            ..self
+        }
+    }
+
+    fn forget_what_hangs(&mut self, now: Moment) {
+        self.hanging = 0;
+        self.hanging_calls = Distinct::None;
+        self.hanging_rows = Distinct::None;
+        self.counted_from = now;
     }
 
     /// What is believed.
@@ -186,6 +212,10 @@ impl Verdict {
         self.forget_flaps(now, limits);
         let seen = self.without_what_is_outlived(seen);
         self.remember(seen, now, limits);
+        if self.hanging > 0 && now.since(self.last_slow) >= NOTHING_HANGS_LONGER {
+            // An end that was never told of keeps nobody waiting for ever.
+            self.forget_what_hangs(now);
+        }
         let next = match self.phase {
             Phase::Well => self.when_well(seen, now, limits),
             Phase::Doubtful => self.when_doubtful(seen, now, limits),
@@ -201,7 +231,8 @@ impl Verdict {
         (self, change.is_transition().then_some(change))
     }
 
-    /// A late good answer is good. A late bad one may tell of a time that is over: of one before the
+    /// What an observation says after the time it tells of is over, if it is: nothing. A late good answer
+    /// is good. A late bad one may tell of a time that is over: of one before the
     /// trial, or of an outage that has long ended well.
     fn without_what_is_outlived(&self, seen: Observation) -> Observation {
         let Observation::Live { grade: Grade::Bad, attempt, was_slow, .. } = seen else {
@@ -210,7 +241,13 @@ impl Verdict {
         let started = attempt.started;
         let before_the_trial = matches!(self.phase, Phase::Trial { .. }) && started < self.since;
         let outlived = was_slow && started < self.counted_from;
-        if before_the_trial || outlived { Observation::Dropped { started } } else { seen }
+        if !before_the_trial && !outlived {
+            seen
+        } else if was_slow {
+            Observation::Dropped(attempt)
+        } else {
+            Observation::Tick
+        }
     }
 
     fn forget_flaps(&mut self, now: Moment, limits: &Thresholds) {
@@ -231,14 +268,15 @@ impl Verdict {
                 self.flaps = self.flaps.saturating_add(u32::from(came_back));
                 self.flap_forgotten = now;
                 self.probes.good = 0;
+                // What served before is no witness of what comes.
+                self.good_rows = Latest::default();
             }
             Phase::Trial { .. } if !same => {
                 // The trial is judged on what happens in it.
                 self.probes = Streak::default();
                 self.begin_anew();
-                self.hanging = 0;
-                self.hanging_calls = Distinct::None;
-                self.counted_from = now;
+                self.slow = Window::default();
+                self.forget_what_hangs(now);
             }
             // A settled doubt leaves the counts of failures alone; a passed trial begins anew.
             Phase::Well => {

@@ -34,12 +34,12 @@ impl Verdict {
                     self.no_longer_hangs(started);
                 }
             }
-            Observation::Dropped { started } => self.no_longer_hangs(started),
+            Observation::Dropped(attempt) => self.no_longer_hangs(attempt.started),
             Observation::Tick => {}
         }
     }
 
-    fn remember_slow(&mut self, Attempt { call, started, .. }: Attempt, now: Moment) {
+    fn remember_slow(&mut self, Attempt { call, row, started }: Attempt, now: Moment) {
         self.good_since_bad = 0;
         self.last_slow = now;
         if started >= self.counted_from {
@@ -52,6 +52,7 @@ impl Verdict {
                 self.hanging_since = started;
             }
             self.hanging_calls.add(call);
+            self.hanging_rows.add(row);
         }
     }
 
@@ -72,6 +73,7 @@ impl Verdict {
         self.bad_calls = Distinct::None;
         self.bad_rows = Distinct::None;
         self.hanging_calls = Distinct::None;
+        self.hanging_rows = Distinct::None;
         self.good_rows.note(row, now);
     }
 

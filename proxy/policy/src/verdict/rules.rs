@@ -12,7 +12,7 @@ type Next = Option<(Phase, Reason)>;
 
 impl Verdict {
     pub(super) fn when_well(&self, seen: Observation, now: Moment, limits: &Thresholds) -> Next {
-        if let Some(next) = self.troubled_by_traffic(now, limits) {
+        if let Some(next) = self.troubled_by_traffic(seen, now, limits) {
             return Some(next);
         }
         match seen {
@@ -34,7 +34,7 @@ impl Verdict {
         now: Moment,
         limits: &Thresholds,
     ) -> Next {
-        if let Some(next) = self.troubled_by_traffic(now, limits) {
+        if let Some(next) = self.troubled_by_traffic(seen, now, limits) {
             return Some(next);
         }
         if let Some(next) = self.down_by_probes(now, limits) {
@@ -56,7 +56,7 @@ impl Verdict {
     }
 
     pub(super) fn when_stuck(&self, seen: Observation, now: Moment, limits: &Thresholds) -> Next {
-        if let Some(reason) = self.condemned_by_traffic(now, limits) {
+        if let Some(reason) = self.condemned_by_traffic(seen, now, limits) {
             return Some((self.down(Cause::Traffic, now, limits), reason));
         }
         if let Some(next) = self.down_by_probes(now, limits) {
@@ -75,7 +75,7 @@ impl Verdict {
         limits: &Thresholds,
     ) -> Next {
         if cause == Cause::Probes {
-            if let Some(reason) = self.condemned_by_traffic(now, limits) {
+            if let Some(reason) = self.condemned_by_traffic(seen, now, limits) {
                 return Some((Phase::Down { cause: Cause::Traffic, until }, reason));
             }
             if matches!(seen, Observation::Live { grade: Grade::Good, .. }) {
@@ -134,14 +134,16 @@ impl Verdict {
     }
 
     /// What the traffic makes of an upstream that serves.
-    fn troubled_by_traffic(&self, now: Moment, limits: &Thresholds) -> Next {
-        if let Some(reason) = self.condemned_by_traffic(now, limits) {
+    fn troubled_by_traffic(&self, seen: Observation, now: Moment, limits: &Thresholds) -> Next {
+        if let Some(reason) = self.condemned_by_traffic(seen, now, limits) {
             return Some((self.down(Cause::Traffic, now, limits), reason));
         }
         let ended_well = self.last_good_live.unwrap_or_default().max(self.hanging_since);
         let silent = now.since(ended_well);
-        let stuck =
-            self.hanging > 0 && self.hanging_calls == Distinct::Several && silent >= limits.stuck;
+        let stuck = self.hanging > 0
+            && self.hanging_calls == Distinct::Several
+            && silent >= limits.stuck
+            && !self.fails_alone(self.hanging_rows, now, limits);
         stuck.then_some((Phase::Stuck, Reason::Stuck { hanging: self.hanging, silent }))
     }
 
@@ -152,8 +154,17 @@ impl Verdict {
         condemned.then(|| (self.down(Cause::Probes, now, limits), Reason::BadProbes(bad)))
     }
 
-    /// The live evidence against the upstream, if there is enough.
-    fn condemned_by_traffic(&self, now: Moment, limits: &Thresholds) -> Option<Reason> {
+    /// The live evidence against the upstream, if what was just seen is the last of enough. Time alone
+    /// condemns nothing, and neither do other thresholds.
+    fn condemned_by_traffic(
+        &self,
+        seen: Observation,
+        now: Moment,
+        limits: &Thresholds,
+    ) -> Option<Reason> {
+        if !matches!(seen, Observation::Live { grade: Grade::Bad, .. }) {
+            return None;
+        }
         if self.live.bad >= limits.fall
             && self.bad_calls == Distinct::Several
             && !self.fails_alone(self.bad_rows, now, limits)

@@ -348,7 +348,7 @@ fn a_visit_begun_before_the_trial_says_nothing_of_it() {
     watched.see(slow(5, begun));
     watched.see(late(Bad, 1, started)).is("trial");
     assert_eq!(watched.verdict.hanging(), 1, "the new attempt still hangs");
-    watched.see(Observation::Dropped { started: begun });
+    watched.see(Observation::Dropped(attempt(5, begun)));
     assert_eq!(watched.verdict.hanging(), 0);
 }
 

@@ -91,10 +91,7 @@ pub enum Observation {
         was_slow: bool,
     },
     /// A slow attempt ended in a way that says nothing of the upstream.
-    Dropped {
-        /// When it began.
-        started: Moment,
-    },
+    Dropped(Attempt),
     /// Time passed.
     Tick,
 }
@@ -188,6 +185,8 @@ pub enum Reason {
     Replaced,
     /// Nothing was seen of a row for a while.
     Forgotten,
+    /// Another process believed it, and this one goes on with that.
+    Inherited,
 }
 
 /// A change of verdict. No change, no noise.
@@ -243,8 +242,9 @@ impl Observation {
         match *self {
             Observation::Slow(attempt)
             | Observation::Live { attempt, .. }
-            | Observation::Rejected { attempt, .. } => Some(attempt),
-            Observation::Probe(_) | Observation::Dropped { .. } | Observation::Tick => None,
+            | Observation::Rejected { attempt, .. }
+            | Observation::Dropped(attempt) => Some(attempt),
+            Observation::Probe(_) | Observation::Tick => None,
         }
     }
 }
@@ -327,6 +327,7 @@ impl std::fmt::Display for Reason {
             Reason::HoldDownOver => write!(f, "the hold-down is over"),
             Reason::Untested => write!(f, "no visit came to try it"),
             Reason::UpstreamFails => write!(f, "the whole upstream fails"),
+            Reason::Inherited => write!(f, "goes on with what was believed"),
             Reason::Forgotten => write!(f, "nothing was seen of it for a while"),
             Reason::Replaced => write!(f, "it is configured to be another host"),
         }

@@ -8,7 +8,7 @@ use super::{Kind, Tuned};
 use crate::cli::when;
 
 /// Sets whose verdicts are drawn.
-const DRAWN: usize = 8;
+pub(super) const DRAWN: usize = 8;
 
 const HEAD: &str = "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">\
     <title>holdline tune</title><style>body{font:15px/1.5 sans-serif;max-width:900px;margin:2em auto;\
@@ -76,7 +76,7 @@ fn table(html: &mut String, tuned: &Tuned, most: usize) {
             name(tuned, ranked),
             time(ranked.detect()),
             time(ranked.detect_longest()),
-            format!("{:.1}", ranked.false_failovers_a_day()),
+            format!("{:.1}", ranked.needless_a_day()),
             ranked.flaps().to_string(),
             percent(ranked.met_bad_share()),
             time(ranked.back()),

@@ -13,7 +13,7 @@ mod svg;
 mod text;
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -65,6 +65,9 @@ pub struct TuneArguments {
     /// A report with pictures, in one file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// The pictures by themselves, as SVG files in this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pictures: Option<PathBuf>,
     /// How many sets are shown.
     #[arg(long, default_value_t = 12)]
     most: usize,
@@ -103,15 +106,33 @@ pub fn tune(arguments: &TuneArguments) -> anyhow::Result<String> {
     });
     let in_force = reach.map(|reach| reach.judging).or(written).unwrap_or(Judging::SHIPPED);
     let sets = Sets::of(in_force, &arguments.set, &arguments.grid)?;
+    ensure!(
+        !arguments.scenario.is_empty() || !sets.differ_in("slow_after"),
+        "slow_after: the journal does not say how long good answers took; try it on a --scenario"
+    );
     let tuned = tuned(sets, worlds, arguments.seed, Progress::new("trying", shown));
     if let Some(file) = &arguments.html {
         let report = html::report(&tuned, arguments.most);
         std::fs::write(file, report).with_context(|| format!("writing {}", file.display()))?;
     }
+    if let Some(folder) = &arguments.pictures {
+        draw(&tuned, folder).with_context(|| format!("writing to {}", folder.display()))?;
+    }
     Ok(match arguments.format.as_str() {
         "json" => serde_json::to_string_pretty(&text::as_json(&tuned))?,
         _ => text::as_table(&tuned, arguments.most),
     })
+}
+
+/// Each picture of the report in a file of its own.
+fn draw(tuned: &Tuned, folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("trade-off.svg"), svg::trade_off(tuned))?;
+    for (number, world) in tuned.worlds.iter().enumerate() {
+        let name = format!("timeline-{}.svg", world.name.replace(' ', "-"));
+        std::fs::write(folder.join(name), svg::timeline(tuned, number, html::DRAWN))?;
+    }
+    Ok(())
 }
 
 fn worlds(
@@ -168,7 +189,9 @@ fn tuned(sets: Sets, worlds: Vec<WorldNamed>, seed: u64, progress: Progress) -> 
             done.1.show(share);
         }
     };
+    // An edge may be serving beside it.
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let cores = cores.saturating_sub(usize::from(cores > 2)).max(1);
     std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
     let scores = scores
         .into_iter()

@@ -67,6 +67,11 @@ impl Sets {
         Set { thresholds, pace }
     }
 
+    /// Whether any two of them differ in this.
+    pub(super) fn differ_in(&self, key: &str) -> bool {
+        self.differing().any(|knob| knob.key == key)
+    }
+
     /// The keys in which any two of them differ.
     fn differing(&self) -> impl Iterator<Item = &'static Knob> {
         let differs = |knob: &&Knob| {

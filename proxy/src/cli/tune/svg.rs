@@ -61,7 +61,7 @@ pub(super) fn trade_off(tuned: &Tuned) -> String {
     let up = Scale::around(tuned.ranked.iter().map(met), HEIGHT - MARGIN[3], MARGIN[1]);
     let mut svg = begin(HEIGHT);
     axes(&mut svg, &across, &up);
-    let needless = |ranked: &&Ranked| ranked.false_failovers_a_day() <= FEW_A_DAY;
+    let needless = |ranked: &&Ranked| ranked.needless_a_day() <= FEW_A_DAY;
     let places = tuned.ranked.iter().filter(needless).map(|ranked| (detect(ranked), met(ranked)));
     curve(&mut svg, places.collect(), &across, &up);
     label(&mut svg, WIDTH / 2.0, HEIGHT - 8.0, "middle", "time to detect, s");
@@ -77,7 +77,7 @@ pub(super) fn trade_off(tuned: &Tuned) -> String {
         let class = match ranked.set {
             0 => "force",
             set if Some(set) == best => "best",
-            _ if ranked.false_failovers_a_day() > FEW_A_DAY => "needless",
+            _ if ranked.needless_a_day() > FEW_A_DAY => "needless",
             _ => "other",
         };
         let (x, y) = (across.place(detect(ranked)), up.place(met(ranked)));
@@ -86,7 +86,7 @@ pub(super) fn trade_off(tuned: &Tuned) -> String {
             text::name(tuned, ranked),
             text::time(ranked.detect()),
             text::percent(ranked.met_bad_share()),
-            ranked.false_failovers_a_day(),
+            ranked.needless_a_day(),
             text::time(ranked.back()),
         ));
         let size = if matches!(class, "force" | "best") { 7 } else { 4 };

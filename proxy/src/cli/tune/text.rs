@@ -24,10 +24,14 @@ pub(super) fn as_table(tuned: &Tuned, most: usize) -> String {
         ),
     );
     for ranked in shown(tuned, most) {
-        let missed = match ranked.missed() {
-            0 => String::new(),
-            missed => format!("  {missed} of {} outages missed", ranked.outages()),
-        };
+        let mut missed = String::new();
+        for (count, what) in
+            [(ranked.missed(), "missed"), (ranked.not_back(), "never come back from")]
+        {
+            if count > 0 {
+                missed.push_str(&format!("  {count} of {} outages {what}", ranked.outages()));
+            }
+        }
         line(
             &mut text,
             &format!(
@@ -35,7 +39,7 @@ pub(super) fn as_table(tuned: &Tuned, most: usize) -> String {
                 name(tuned, ranked),
                 time(ranked.detect()),
                 time(ranked.detect_longest()),
-                ranked.false_failovers_a_day(),
+                ranked.needless_a_day(),
                 ranked.flaps(),
                 percent(ranked.met_bad_share()),
                 time(ranked.back()),
@@ -97,8 +101,9 @@ pub(super) fn as_json(tuned: &Tuned) -> Value {
                 "detect_longest_ms": ranked.detect_longest().map(ms),
                 "outages": ranked.outages(),
                 "missed": ranked.missed(),
-                "needless_failovers_a_day": ranked.false_failovers_a_day(),
+                "needless_failovers_a_day": ranked.needless_a_day(),
                 "flaps": ranked.flaps(),
+                "not_back": ranked.not_back(),
                 "met_bad_share": ranked.met_bad_share(),
                 "back_ms": ranked.back().map(ms),
                 "unknown_share": ranked.unknown_share(),
@@ -126,8 +131,9 @@ fn score(score: &Score) -> Value {
         "detect_longest_ms": score.detect_longest.map(ms),
         "back_ms": score.back.map(ms),
         "back_longest_ms": score.back_longest.map(ms),
-        "needless_failovers": score.false_failovers,
+        "needless_failovers": score.needless,
         "flaps": score.flaps,
+        "not_back": score.not_back,
         "visits": score.visits,
         "met_bad": score.met_bad,
         "unknown_visits": score.unknown_visits,
