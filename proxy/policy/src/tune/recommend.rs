@@ -3,7 +3,7 @@
 //! A failover that was not needed is forgiven less than a moment's delay of one that was: it takes the
 //! application from callers who had it. So first come the sets with the fewest of those and with no
 //! outage missed, then those whose callers met a failing origin least, then those that are back soonest.
-//! Where the difference is small, what is in force stays in force.
+//! Where the difference is small, what changes less is taken, and what is in force stays in force.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -14,9 +14,10 @@ use super::run::Score;
 pub const MOST_UNKNOWN: f64 = 0.10;
 /// So many needless failovers a day make no difference.
 pub const FEW_A_DAY: f64 = 0.5;
-/// What differs by less than this is not worth a change: a visit in a thousand, a moment.
+/// What differs by less than this is not worth a change: a visit in a thousand; a moment, or a fifth of the time.
 const SAME_SHARE: f64 = 0.001;
 const SAME_TIME: Duration = Duration::from_millis(250);
+const SAME_PART: f64 = 0.2;
 
 /// A set's scores in all worlds, added up.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,7 +126,9 @@ impl Ranked {
 
     /// Whether it is better by so much that it is worth a change.
     fn is_worth_it_after(&self, in_force: &Ranked) -> bool {
-        let sooner = |ranked: &Ranked| ranked.back().unwrap_or_default();
+        let (back, back_in_force) =
+            (self.back().unwrap_or_default(), in_force.back().unwrap_or_default());
+        let sooner = back + SAME_TIME.max(back_in_force.mul_f64(SAME_PART)) < back_in_force;
         let hurts_more = self.met_bad_share() - in_force.met_bad_share();
         let faults = |ranked: &Ranked| (ranked.needless(), ranked.missed(), ranked.not_back());
         match faults(self).cmp(&faults(in_force)) {
@@ -133,9 +136,7 @@ impl Ranked {
             Ordering::Greater => false,
             Ordering::Equal => {
                 hurts_more < -SAME_SHARE
-                    || (hurts_more <= 0.0
-                        && (self.flaps() < in_force.flaps()
-                            || sooner(self) + SAME_TIME < sooner(in_force)))
+                    || (hurts_more <= 0.0 && (self.flaps() < in_force.flaps() || sooner))
             }
         }
     }
@@ -146,7 +147,8 @@ fn mean(times: impl Iterator<Item = Duration>) -> Option<Duration> {
     sum.checked_div(n)
 }
 
-/// Sorts the sets, the best first, and says which to take. Place 0 before sorting is what is in force.
+/// Sorts the sets, the best first, and says which to take. Set 0 is what is in force; of any two, the one that
+/// changes less of it has the smaller number.
 pub fn recommend(ranked: &mut [Ranked]) -> Recommendation {
     let Some(in_force) = ranked.iter().find(|ranked| ranked.set == 0).cloned() else {
         let reason = "no set was tried".to_owned();
@@ -165,9 +167,11 @@ pub fn recommend(ranked: &mut [Ranked]) -> Recommendation {
     if in_force.outages() == 0 && in_force.needless_failovers() == 0 {
         return nothing("there was no failure, and none was seen; nothing tells sets apart".into());
     }
-    let known = ranked.iter().find(|ranked| ranked.unknown_share() <= MOST_UNKNOWN);
-    let Some(best) = known else { return nothing("of no set is enough known".into()) };
-    if !best.is_worth_it_after(&in_force) {
+    let known = || ranked.iter().filter(|ranked| ranked.unknown_share() <= MOST_UNKNOWN);
+    let Some(best) = known().next() else { return nothing("of no set is enough known".into()) };
+    let as_good = known().filter(|ranked| !best.is_worth_it_after(ranked));
+    let best = as_good.min_by_key(|ranked| ranked.set).unwrap_or(best);
+    if best.set == 0 {
         let reason = format!("no set does clearly better: {}", in_words(&in_force));
         return Recommendation { advice: Advice::Stay, reason };
     }

@@ -142,6 +142,27 @@ fn the_set_that_spares_callers_is_recommended_but_not_at_the_price_of_needless_f
 }
 
 #[test]
+fn of_sets_that_are_as_good_the_one_that_changes_least_is_recommended() {
+    let scores = |fall| {
+        let thresholds = Thresholds { fall, ..Thresholds::SHIPPED };
+        let scenario = &mut Scenario::named("crash", 1).unwrap();
+        vec![run(scenario, Set { thresholds, ..SHIPPED }, 1)]
+    };
+    let least = scores(3);
+    // A visit in some thousands fewer is no reason to change a second number.
+    let mut more = least.clone();
+    more[0].met_bad -= 1;
+    let mut ranked = vec![
+        Ranked { set: 0, scores: scores(20) },
+        Ranked { set: 1, scores: least },
+        Ranked { set: 2, scores: more },
+    ];
+    let recommendation = recommend(&mut ranked);
+    assert_eq!(recommendation.advice, Advice::Take(1), "{}", recommendation.reason);
+    assert_eq!(ranked.iter().map(|ranked| ranked.set).collect::<Vec<_>>(), [2, 1, 0]);
+}
+
+#[test]
 fn a_set_that_never_comes_back_is_not_recommended_for_it() {
     let scores = |trial_again| {
         let thresholds = Thresholds { trial_again, ..Thresholds::SHIPPED };

@@ -12,7 +12,7 @@ const MOST: usize = 10_000;
 /// What is tried when nobody says what: the thresholds that matter most.
 const USUAL: [&str; 4] = ["fall=2,3,4,5", "rise=1,2,3", "interval=500ms,1s,2s", "stuck=2s,3s,5s"];
 
-/// All of them; the first is what is in force.
+/// All of them; the first is what is in force, and behind it those that change less come first.
 pub(super) struct Sets {
     pub(super) all: Vec<Judging>,
 }
@@ -58,6 +58,10 @@ impl Sets {
                 all.push(judging);
             }
         }
+        let changes = |judging: &Judging| {
+            KNOBS.iter().filter(|knob| knob.value(judging) != knob.value(&in_force)).count()
+        };
+        all.sort_by_key(changes);
         ensure!(all.len() > 1, "the set that was asked for is the one in force; change something");
         Ok(Sets { all })
     }
@@ -135,6 +139,11 @@ mod tests {
             "fall=4 stuck=2s",
             "fall=4 stuck=5s",
         ];
+        assert_eq!(words, expected);
+        // What changes less comes first.
+        let less = sets(&[], &["fall=2,3", "stuck=2s,3s"]).unwrap();
+        let words: Vec<String> = (0..less.all.len()).map(|set| less.in_words(set)).collect();
+        let expected = ["fall=3 stuck=3s", "fall=2 stuck=3s", "fall=3 stuck=2s", "fall=2 stuck=2s"];
         assert_eq!(words, expected);
         let one = sets(&["fall=2"], &["rise=1,3"]).unwrap();
         assert_eq!(one.in_words(2), "fall=2 rise=3");
