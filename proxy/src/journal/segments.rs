@@ -244,14 +244,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut segments = segments(folder.path(), 16_000, Duration::from_secs(86_400));
         std::fs::write(&segments.config.folder, "in the way").unwrap();
-        assert!(segments.write(b"{}\n").is_err());
+        assert!(segments.write_all(b"{}\n").is_err());
         std::fs::remove_file(&segments.config.folder).unwrap();
         // Not at once: a disk that is full is not made fuller.
-        assert!(segments.write(b"{}\n").is_err());
+        assert!(segments.write_all(b"{}\n").is_err());
         segments.begun = None;
-        segments.write(b"{}\n").unwrap();
+        segments.write_all(b"{}\n").unwrap();
         std::fs::remove_dir_all(&segments.config.folder).unwrap();
-        segments.write(b"{}\n").unwrap();
+        segments.write_all(b"{}\n").unwrap();
         assert_eq!(list(&segments.config.folder).unwrap().len(), 1);
     }
 }
