@@ -316,7 +316,7 @@ impl Metrics {
             )?,
             journal_entries: make.counter(
                 "holdline_journal_entries_total",
-                "Entries written to the journal of health.",
+                "Entries for the journal of health, those that were lost among them.",
             )?,
             journal_lost: make.counter(
                 "holdline_journal_lost_total",

@@ -10,7 +10,8 @@ use crate::config::{Judging, Knob};
 /// As many sets as anybody could want to wait for.
 const MOST: usize = 10_000;
 /// What is tried when nobody says what: the thresholds that matter most.
-const USUAL: [&str; 4] = ["fall=2,3,4,5", "rise=1,2,3", "interval=500ms,1s,2s", "stuck=2s,3s,5s"];
+const USUAL: [&str; 4] =
+    ["fall=2,3,4,5", "rise=1,2,3", "interval=500ms,1s,2s", "stuck=2500ms,3s,5s"];
 
 /// All of them; the first is what is in force, and behind it those that change less come first.
 pub(super) struct Sets {
