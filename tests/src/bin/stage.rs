@@ -90,11 +90,20 @@ async fn run(config: &Path) -> anyhow::Result<()> {
          logs     {}\n\n\
          A signed request, as Twilio would send it:\n\n{}\n\n\
          A whole call, with a caller who keys the sample PIN {PIN}:\n\n{}\n\n\
-         Then stop the origin (kill {}) and call again. Ctrl-C ends everything.",
+         Then stop the origin (kill {}) and call again. What the edge made of it, and what other\n\
+         thresholds would have:\n\n\
+         \x20 target/debug/holdline history --journal {journal}\n\
+         \x20 target/debug/holdline tune --journal {journal}\n\n\
+         Or order who answers:\n\n\
+         \x20 export TWILIO_AUTH_TOKEN={TOKEN} HOLDLINE_ADMIN_TOKEN={ADMIN_TOKEN}\n\
+         \x20 target/debug/holdline stance monitor --for 1m --config {config}\n\n\
+         Ctrl-C ends everything.",
         stage.folder.path().display(),
         sample_request(),
         sample_call(),
         stage.origin.pid().unwrap_or_default(),
+        journal = stage.folder.path().join("journal").display(),
+        config = config.display(),
     ));
     tokio::select! {
         _ = interrupt.recv() => say("\nstopping"),

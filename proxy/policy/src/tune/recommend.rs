@@ -180,18 +180,18 @@ pub fn recommend(ranked: &mut [Ranked]) -> Recommendation {
 }
 
 fn in_words(ranked: &Ranked) -> String {
-    let time = |time: Option<Duration>| match time {
-        Some(time) => format!("{:.1} s", time.as_secs_f64()),
-        None => "never".to_owned(),
+    // What never happened took no time.
+    let after = |what: &str, time: Option<Duration>| {
+        time.map(|time| format!("{what} after {:.1} s", time.as_secs_f64())).unwrap_or_default()
     };
     format!(
-        "{} of {} outages detected, after {} on average, {:.2} % of visits met a failing origin, \
-         {:.1} needless failovers a day, back after {}",
+        "{} of {} outages detected{}, {:.2} % of visits met a failing origin, {:.1} needless failovers \
+         a day{}",
         ranked.outages() - ranked.missed(),
         ranked.outages(),
-        time(ranked.detect()),
+        after(", on average", ranked.detect()),
         ranked.met_bad_share() * 100.0,
         ranked.needless_a_day(),
-        time(ranked.back()),
+        after(", back", ranked.back()),
     )
 }
