@@ -397,6 +397,9 @@ async fn the_journal_holds_every_probe_run_and_change_and_nobodys_number() {
     assert!(table.out.contains("older entries; --limit 0 shows them"), "{}", table.out);
     let changes = world.tool(&["history", "--upstream", "origin"]).await.unwrap();
     assert!(changes.out.contains("doubtful -> down by traffic: 3 bad attempts"), "{}", changes.out);
+    let doubts = |said: &str| said.lines().filter(|line| line.contains("one bad or slow")).count();
+    let every = world.tool(&["history", "--upstream", "origin", "--kind", "change"]).await.unwrap();
+    assert!(doubts(&changes.out) < doubts(&every.out), "rows doubt as well: {}", every.out);
     let nothing = world.tool(&["history", "--kind", "gossip"]).await.unwrap();
     assert!(nothing.err.contains("\"gossip\" is not one of probe, run,"), "{}", nothing.err);
     let nothing = world.tool(&["history", "--since", "yesterday"]).await.unwrap();

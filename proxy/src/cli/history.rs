@@ -33,7 +33,8 @@ pub struct HistoryArguments {
     #[arg(long, value_name = "NAME")]
     row: Option<String>,
     /// Only these kinds: probe, run, live, slow, dropped, change, stance, drill, process. Without it, what
-    /// people look for first: change, stance, drill, process. "all" for all.
+    /// people look for first: change (without the mere doubts of rows), stance, drill, process. "all" for
+    /// all.
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     kind: Vec<String>,
     /// Only probes and attempts that did not end well.
@@ -123,8 +124,17 @@ impl HistoryArguments {
             What::Run { .. } => true,
             _ => false,
         };
-        is(&self.upstream, what.upstream()) && is(&self.row, what.row()) && !(self.bad && good)
+        // In every outage each row doubts for itself.
+        let unasked = self.kind.is_empty() && self.row.is_none() && is_a_rows_doubt(what);
+        let concerns = is(&self.upstream, what.upstream()) && is(&self.row, what.row());
+        concerns && !unasked && !(self.bad && good)
     }
+}
+
+/// Whether a row fell in doubt or was well again, and nothing worse.
+fn is_a_rows_doubt(what: &What) -> bool {
+    let mild = |verdict: &str| ["well", "doubtful"].contains(&verdict);
+    matches!(what, What::Change { row: Some(_), from, to, .. } if mild(from) && mild(to))
 }
 
 /// One entry, as a line of a table: when, what, of whom, and the rest in words.
