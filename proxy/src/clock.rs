@@ -1,6 +1,6 @@
 //! The one place where the edge looks at the clock.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use holdline_policy::Moment;
 
@@ -26,4 +26,14 @@ impl Clock {
     pub fn now(self) -> Moment {
         Moment::at(self.0.elapsed())
     }
+}
+
+/// Milliseconds since 1970, by the wall clock: the only clock that several edges share.
+pub fn unix_ms() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// A time in whole milliseconds.
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -99,10 +99,9 @@ impl Edge {
             Found::Unlisted => {
                 let passes =
                     holdline.unlisted == Unlisted::Pass && !head.resembles_a_row(catalogue);
-                let barred = relay.standing().origin == Access::Barred;
                 return match passes {
                     // By the operator's order nobody asks the origin.
-                    true if barred => Err(Refusal::Busy),
+                    true if relay.standing().origin == Access::Barred => Err(Refusal::Busy),
                     true if limits.has_room(Worth::Passed, in_flight) => {
                         ctx.streaming = Some(relay.metrics.begin());
                         Ok(Way::Stream)

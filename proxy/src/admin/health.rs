@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use holdline_policy::{Cause, Moment, Phase, Upstream, Verdict};
 use serde_json::{Map, Value, json};
 
-use super::ms;
 use crate::Holdline;
+use crate::clock::millis;
 
 /// What is shown of one upstream.
 pub(super) fn upstream(holdline: &Holdline, which: Upstream) -> Value {
@@ -19,7 +19,7 @@ pub(super) fn upstream(holdline: &Holdline, which: Upstream) -> Value {
             "from": change.from.name(),
             "to": change.to.name(),
             "reason": change.reason.to_string(),
-            "ms_ago": ms(now.since(at)),
+            "ms_ago": millis(now.since(at)),
         })
     });
     let window = verdict.window(now, &thresholds);
@@ -27,7 +27,7 @@ pub(super) fn upstream(holdline: &Holdline, which: Upstream) -> Value {
     let more = json!({
         "host": target.config.host,
         "address": target.address().map(|address| address.to_string()),
-        "proven_ms_ago": verdict.proven().map(|at| ms(now.since(at))),
+        "proven_ms_ago": verdict.proven().map(|at| millis(now.since(at))),
         "stale": is_stale(holdline, verdict, now),
         "disagreement": verdict.disagreement(now, &thresholds).map(Cause::name),
         "attempts_in_flight": target.in_flight(),
@@ -69,13 +69,13 @@ pub(super) fn show(holdline: &Holdline) {
 /// What is believed of an upstream or of a row that fails alone, and what that rests on.
 fn believed(verdict: &Verdict, now: Moment) -> Value {
     let (cause, hold_down_ms) = match verdict.phase() {
-        Phase::Down { cause, until } => (Some(cause.name()), Some(ms(until.since(now)))),
+        Phase::Down { cause, until } => (Some(cause.name()), Some(millis(until.since(now)))),
         _ => (None, None),
     };
     json!({
         "verdict": verdict.phase().name(),
         "cause": cause,
-        "since_ms": ms(now.since(verdict.since())),
+        "since_ms": millis(now.since(verdict.since())),
         "hold_down_ms": hold_down_ms,
         "attempts_hanging": verdict.hanging(),
         "good_probes_in_a_row": verdict.probe_streak().0,

@@ -23,6 +23,7 @@ use token::only_with_token;
 use tokio::sync::mpsc;
 
 use crate::answer::AnsweredBy;
+use crate::clock::millis;
 use crate::listener::clients::Clients;
 use crate::relay::Relay;
 use crate::reload::Reload;
@@ -112,7 +113,7 @@ async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "environment": holdline.environment,
         "ready": holdline.ready.load(Ordering::Acquire),
-        "uptime_ms": ms(holdline.uptime()),
+        "uptime_ms": millis(holdline.uptime()),
         "visits": {
             "in_flight": relay.metrics.visits_in_flight.get(),
             "steered": answered(AnsweredBy::Origin) + answered(AnsweredBy::Monitor),
@@ -137,8 +138,8 @@ async fn status(State(holdline): State<Arc<Holdline>>) -> Json<Value> {
         "rows": rows(relay)
             .map(|(row, latency)| {
                 let learned = json!({
-                    "p99_ms": latency.p99().map(ms),
-                    "hedge_after_ms": ms(latency.hedge_after()),
+                    "p99_ms": latency.p99().map(millis),
+                    "hedge_after_ms": millis(latency.hedge_after()),
                 });
                 (row.name.clone(), learned)
             })
@@ -156,7 +157,7 @@ fn spool_status(relay: &Relay) -> Value {
         "dead": contents.dead,
         "remembered": contents.delivered,
         "bytes": contents.bytes,
-        "oldest_ms": contents.oldest_age().map(ms),
+        "oldest_ms": contents.oldest_age().map(millis),
         "accepted": metrics.accepted.get(),
         "delivered": metrics.delivered.get(),
         "set_aside": metrics.set_aside.get(),
@@ -183,8 +184,4 @@ fn rows(relay: &Relay) -> impl Iterator<Item = (&Row, &Latency)> {
     let latencies = relay.latencies.iter().map(Arc::as_ref);
     let rows = relay.catalogue.rows().iter().zip(latencies);
     rows.filter(|(row, _)| row.kind == Kind::Synchronous)
-}
-
-fn ms(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::client::Client;
 use super::when;
+use crate::clock::millis;
 use crate::config::Reach;
 use crate::orders::{DRILL_FOR, Mode, Report};
 
@@ -177,10 +178,6 @@ async fn stopped(client: &Client, begun: &Value) -> anyhow::Result<Value> {
         return Ok(report);
     }
     client.post("/drill/stop", Bytes::new()).await
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn get(client: &Client, path: &str) -> anyhow::Result<Value> {

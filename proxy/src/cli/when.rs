@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 
+use crate::clock::millis;
 use crate::journal::Range;
 
 /// From when on and until when, as it was asked; all of it where nothing was.
@@ -23,7 +24,7 @@ fn moment(text: &str) -> anyhow::Result<u64> {
         })?,
     };
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Ok(millis(since))
 }
 
 /// A time in milliseconds since 1970, for people.

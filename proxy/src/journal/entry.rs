@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use holdline_policy::{Change, Phase, Thresholds, Verdict};
-use holdline_policy::{Moment, Upstream};
+use holdline_policy::{Change, Moment, Phase, Thresholds, Upstream, Verdict};
 use serde::{Deserialize, Serialize};
+
+use crate::clock::millis;
 
 /// A name of ours: an upstream's, a row's, an outcome's.
 pub type Name = Cow<'static, str>;
@@ -255,7 +256,7 @@ impl Numbers {
             window_of: window.total(),
             hanging: verdict.hanging(),
             flaps: verdict.flaps(),
-            hold_down_ms: u64::try_from(hold_down.as_millis()).unwrap_or(u64::MAX),
+            hold_down_ms: millis(hold_down),
         }
     }
 }

@@ -24,7 +24,7 @@ pub use reader::{Range, read};
 pub use runs::Runs;
 use segments::Segments;
 
-use crate::spool::unix_ms;
+use crate::clock::unix_ms;
 use crate::telemetry::{Lines, LinesGuard, Metrics};
 
 /// Entries that may wait to be written.
@@ -68,8 +68,7 @@ impl Journal {
 
     /// Writes down what happens now.
     pub fn note(&self, what: What) {
-        let at = u64::try_from(unix_ms()).unwrap_or_default();
-        let Ok(mut line) = serde_json::to_string(&Entry { at, what }) else { return };
+        let Ok(mut line) = serde_json::to_string(&Entry { at: unix_ms(), what }) else { return };
         line.push('\n');
         self.metrics.journal_entries.inc();
         self.lines.push(line);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use prometheus::IntGauge;
 
 use super::JournalConfig;
-use crate::spool::unix_ms;
+use crate::clock::unix_ms;
 
 /// What the name of a segment ends with.
 const ENDING: &str = ".jsonl";

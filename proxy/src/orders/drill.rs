@@ -12,8 +12,8 @@ use holdline_policy::{Ended, Outcome, Party, Row, Sent, Upstream};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{millis, now_ms};
 use crate::answer::AnsweredBy;
+use crate::clock::{millis, unix_ms};
 
 /// How long a drill lasts when nobody says for how long.
 pub const DRILL_FOR: Duration = Duration::from_secs(120);
@@ -200,13 +200,13 @@ impl DrillEnd {
 
 impl Drill {
     pub(super) fn begin(order: DrillOrder) -> Drill {
-        let (began_ms, seed) = (now_ms(), fastrand::u64(..));
+        let (began_ms, seed) = (unix_ms(), fastrand::u64(..));
         Drill::of(order, began_ms, seed, Tally::default())
     }
 
     /// The drill of a report that was made while it lasted, unless it is over.
     pub(super) fn go_on(report: Report) -> Option<Drill> {
-        if report.end.is_some() || report.until_ms <= now_ms() {
+        if report.end.is_some() || report.until_ms <= unix_ms() {
             return None;
         }
         let Report { order, began_ms, seed, rows, lost_on_the_way: lost, .. } = report;
@@ -216,7 +216,7 @@ impl Drill {
     }
 
     fn of(order: DrillOrder, began_ms: u64, seed: u64, tally: Tally) -> Drill {
-        let left = (began_ms + order.for_ms).saturating_sub(now_ms());
+        let left = (began_ms + order.for_ms).saturating_sub(unix_ms());
         let left = Duration::from_millis(left.min(order.for_ms)).min(LONGEST_DRILL);
         let named = Upstream::ALL.into_iter().find(|upstream| upstream.name() == order.fail);
         Drill {
@@ -247,7 +247,7 @@ impl Drill {
 
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
-        self.over.is_cancelled() || Instant::now() >= self.ends || now_ms() >= self.until_ms()
+        self.over.is_cancelled() || Instant::now() >= self.ends || unix_ms() >= self.until_ms()
     }
 
     /// When it is over, in milliseconds since 1970.

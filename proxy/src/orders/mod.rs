@@ -15,8 +15,9 @@ use arc_swap::ArcSwapOption;
 use holdline_policy::{Moment, Phase, Row, Stance, Upstream};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{millis, unix_ms};
 use crate::journal::{Journal, What};
-use crate::spool::{Spool, unix_ms};
+use crate::spool::Spool;
 use crate::telemetry::Metrics;
 use crate::watchman::Watch;
 pub use drill::{DRILL_FOR, Drill, DrillEnd, DrillOrder, LONGEST_DRILL, Mode, Report};
@@ -127,18 +128,18 @@ impl Orders {
     pub fn stance(&self, row: &str) -> Stance {
         let stances = self.stances.load();
         let Some(stances) = stances.as_ref() else { return Stance::Automatic };
-        let now = now_ms();
+        let now = unix_ms();
         let in_force = |name| stances.get(name).filter(|(_, until)| *until > now);
         in_force(row).or_else(|| in_force("")).map_or(Stance::Automatic, |(stance, _)| *stance)
     }
 
     /// The drill that a visit to a row takes part in. `call` tells calls apart: a call takes part as a whole.
-    pub fn drill(&self, row: &Row, call: Option<u64>) -> Option<Arc<Drill>> {
+    pub fn drill(&self, row: &Row, call: impl FnOnce() -> Option<u64>) -> Option<Arc<Drill>> {
         let drill = self.drill.load();
         let drill = drill.as_ref()?;
         // A real failure is nobody's exercise, even before the drill is ended for it.
         let takes_part = !drill.is_over()
-            && drill.concerns(row, call)
+            && drill.concerns(row, call())
             && self.watch.phases() == [Phase::Well; Upstream::COUNT];
         takes_part.then(|| drill.clone())
     }
@@ -156,7 +157,7 @@ impl Orders {
             let _ = self.end_drill(DrillEnd::Stopped);
         }
         let usual = stance == Stance::Automatic && row.is_none();
-        let until_ms = if usual { 0 } else { now_ms() + millis(time.min(LONGEST_STANCE)) };
+        let until_ms = if usual { 0 } else { unix_ms() + millis(time.min(LONGEST_STANCE)) };
         let order =
             Order { stance: stance.name().to_owned(), row: row.map(str::to_owned), until_ms };
         self.change(|stances| {
@@ -177,7 +178,7 @@ impl Orders {
 
     /// The stances in force.
     pub fn stances(&self) -> Vec<Order> {
-        let now = now_ms();
+        let now = unix_ms();
         let stances = self.stances.load();
         let in_force = stances.iter().flat_map(|stances| stances.iter());
         let in_force = in_force.filter(|(_, (_, until))| *until > now);
@@ -251,7 +252,7 @@ impl Orders {
 
     /// Goes on with what was ordered in another process.
     pub fn inherit(&self, ordered: Ordered) {
-        let now = now_ms();
+        let now = unix_ms();
         self.change(|stances| {
             stances.clear();
             for order in ordered.stances.iter().filter(|order| order.until_ms > now) {
@@ -317,7 +318,7 @@ impl Orders {
     }
 
     fn end_stances(&self) {
-        let now = now_ms();
+        let now = unix_ms();
         let stances = self.stances.load();
         let Some(stances) = stances.as_ref() else { return };
         let ends = |until: u64| until <= now;
@@ -412,12 +413,4 @@ impl Orders {
 /// The last moment for which a stance may be ordered now.
 fn latest(now_ms: u64) -> u64 {
     now_ms.saturating_add(millis(LONGEST_STANCE))
-}
-
-fn now_ms() -> u64 {
-    u64::try_from(unix_ms()).unwrap_or_default()
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

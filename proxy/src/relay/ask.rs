@@ -168,6 +168,20 @@ impl Relay {
         }
     }
 
+    /// The access to each upstream at present for what belongs to no row.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing::of_upstreams(self.watch.phases()).under(self.orders.stance(""))
+    }
+
+    /// The access that visits to a row have to each upstream at present.
+    pub(crate) fn standing_of(&self, row: usize) -> Standing {
+        let known = &self.catalogue.rows()[row];
+        // Whom the operator bars serves nobody better.
+        Standing::of_upstreams(self.watch.phases())
+            .under(self.orders.stance(&known.name))
+            .for_row(known, self.row_watches[row].access())
+    }
+
     /// The slot of a visit that tries an upstream, or a row that fails alone there.
     fn trial_slot(&self, upstream: Upstream) -> Slot {
         let serves = matches!(self.watch.phases()[upstream.index()], Phase::Well | Phase::Doubtful);

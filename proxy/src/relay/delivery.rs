@@ -26,7 +26,7 @@ pub fn id(token: Option<&[u8]>, public_url: &str, target: &str, body: &[u8]) -> 
         // Without randomness, time and a count are the next best names that nothing else has.
         None => {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let now = super::hold::unix_ms();
+            let now = crate::clock::unix_ms();
             bytes[..8].copy_from_slice(&now.to_be_bytes());
             bytes[8..16].copy_from_slice(&count.to_be_bytes());
         }

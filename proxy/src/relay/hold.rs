@@ -7,7 +7,7 @@
 //!
 //! Any edge with the same keys can take up what another began; no edge needs to remember anything.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -235,12 +235,6 @@ pub fn strip(target: &str) -> Option<(String, &str)> {
 pub fn with_token(target: &str, token: &str) -> String {
     let mark = if target.contains('?') { '&' } else { '?' };
     format!("{target}{mark}{PARAMETER}={token}")
-}
-
-/// Milliseconds since 1970, by the wall clock: the only clock that several edges share.
-pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn is_always_sent(name: &str) -> bool {

@@ -32,7 +32,7 @@ use holdline_twilio::{Keyring, PublicUrl};
 use http::HeaderValue;
 
 use crate::answer::{Answer, AnsweredBy, CannedSet};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::ingress::Visit;
 use crate::orders::Orders;
 use crate::proof::Proven;
@@ -121,7 +121,7 @@ impl Question<'_> {
     fn pause(&self) -> Option<Duration> {
         let limit = self.row.hold.filter(|_| self.visit.call.is_some())?;
         let pause = PAUSES.wait(self.held.as_ref().map_or(0, |token| token.holds));
-        let held = Duration::from_millis(hold::unix_ms().saturating_sub(self.since_ms));
+        let held = Duration::from_millis(clock::unix_ms().saturating_sub(self.since_ms));
         (held + pause + RETURN_TRIP <= limit).then_some(pause)
     }
 
@@ -142,7 +142,7 @@ impl Relay {
     /// Answers a visit.
     pub async fn answer(self: &Arc<Self>, visit: Proven<Visit>, record: &mut Record) -> Answer {
         let mut question = self.question(visit.into_inner(), record);
-        record.drill = self.orders.drill(question.row, question.visit.call.map(ask::call_key));
+        record.drill = self.orders.drill(question.row, || question.visit.call.map(ask::call_key));
         if let Some(answer) = self.after_an_error(&mut question) {
             self.tell(&question, &answer);
             return answer;
@@ -300,7 +300,7 @@ impl Relay {
 
     fn question(&self, mut visit: Visit, record: &mut Record) -> Question<'_> {
         let row = &self.catalogue.rows()[visit.row];
-        let now_ms = hold::unix_ms();
+        let now_ms = clock::unix_ms();
         let held = self.take_token(&mut visit, row, now_ms, record);
         if let Some(token) = &held {
             let merged = hold::merge(&visit.form, &token.carried);

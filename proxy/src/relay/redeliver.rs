@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdline_policy::{Access, Outcome, Standing, Upstream};
+use holdline_policy::{Access, Outcome, Upstream};
 use holdline_twilio::signature::Content;
 use holdline_twilio::{AccountSid, CallSid, Form};
 use http::{HeaderValue, Method};
@@ -31,21 +31,6 @@ const FIRST_SEEN: &str = "holdline-first-seen";
 // === impl Relay ===
 
 impl Relay {
-    /// The access that deliveries have to each upstream at present, whatever their row.
-    pub(crate) fn standing(&self) -> Standing {
-        Standing::of_upstreams(self.watch.phases()).under(self.orders.stance(""))
-    }
-
-    /// The access that visits to a row have to each upstream at present, were it for verdicts alone; and
-    /// by the operator's order.
-    pub(crate) fn standing_of(&self, row: usize) -> Standing {
-        let known = &self.catalogue.rows()[row];
-        // Whom the operator bars serves nobody better.
-        Standing::of_upstreams(self.watch.phases())
-            .under(self.orders.stance(&known.name))
-            .for_row(known, self.row_watches[row].access())
-    }
-
     /// Tries to deliver a callback to an upstream, as it came, signed anew.
     pub(crate) async fn redeliver(
         self: &Arc<Self>,

@@ -112,6 +112,11 @@ impl Rows {
         self.all.load().get(usize::from(id.0)).cloned()
     }
 
+    /// The name of a row; none where there is no such row.
+    pub(super) fn name_of(&self, id: RowId) -> String {
+        self.with_id(id).map_or_else(String::new, |row| row.name.clone())
+    }
+
     /// Puts back what was taken out and could not be told.
     pub(super) fn put_back(&self, upstream: Upstream, good: &[(RowId, u32)]) {
         let all = self.all.load();

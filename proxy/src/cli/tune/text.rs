@@ -7,6 +7,7 @@ use holdline_policy::tune::{Advice, Ranked, Score};
 use serde_json::{Value, json};
 
 use super::Tuned;
+use crate::clock::millis;
 
 /// A table of the best sets, with the one in force among them, and what is recommended.
 pub(super) fn as_table(tuned: &Tuned, most: usize) -> String {
@@ -97,15 +98,15 @@ pub(super) fn as_json(tuned: &Tuned) -> Value {
                 "set": tuned.sets.as_json(ranked.set),
                 "in_force": ranked.set == 0,
                 "recommended": Some(ranked.set) == recommended,
-                "detect_ms": ranked.detect().map(ms),
-                "detect_longest_ms": ranked.detect_longest().map(ms),
+                "detect_ms": ranked.detect().map(millis),
+                "detect_longest_ms": ranked.detect_longest().map(millis),
                 "outages": ranked.outages(),
                 "missed": ranked.missed(),
                 "needless_failovers_a_day": ranked.needless_a_day(),
                 "flaps": ranked.flaps(),
                 "not_back": ranked.not_back(),
                 "met_bad_share": ranked.met_bad_share(),
-                "back_ms": ranked.back().map(ms),
+                "back_ms": ranked.back().map(millis),
                 "unknown_share": ranked.unknown_share(),
                 "worlds": ranked.scores.iter().map(score).collect::<Vec<_>>(),
             })
@@ -124,13 +125,13 @@ pub(super) fn as_json(tuned: &Tuned) -> Value {
 
 fn score(score: &Score) -> Value {
     json!({
-        "length_ms": ms(score.length),
+        "length_ms": millis(score.length),
         "outages": score.outages,
         "missed": score.missed,
-        "detect_ms": score.detect.map(ms),
-        "detect_longest_ms": score.detect_longest.map(ms),
-        "back_ms": score.back.map(ms),
-        "back_longest_ms": score.back_longest.map(ms),
+        "detect_ms": score.detect.map(millis),
+        "detect_longest_ms": score.detect_longest.map(millis),
+        "back_ms": score.back.map(millis),
+        "back_longest_ms": score.back_longest.map(millis),
         "needless_failovers": score.needless,
         "flaps": score.flaps,
         "not_back": score.not_back,
@@ -140,10 +141,6 @@ fn score(score: &Score) -> Value {
         "probes": score.probes,
         "unknown_probes": score.unknown_probes,
     })
-}
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A time, as short as it can be said.
