@@ -51,7 +51,8 @@ enum SpoolCommand {
     },
     /// Shows one delivery with its request.
     Show {
-        /// The delivery id.
+        /// The delivery id. Those of earlier versions may begin with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         id: String,
         /// Shows telephone numbers and what was keyed.
         #[arg(long)]
@@ -91,7 +92,7 @@ enum SpoolCommand {
 #[derive(Debug, Clone, Args)]
 struct Chosen {
     /// The delivery id.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     id: Option<String>,
     /// waiting, delivered or dead.
     #[arg(long)]
@@ -333,5 +334,34 @@ impl Chosen {
             );
         }
         Ok(filter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        spool: SpoolArguments,
+    }
+
+    #[test]
+    fn an_id_may_begin_with_a_hyphen() {
+        let read = |line: &[&str]| Line::try_parse_from([&["spool"], line].concat()).unwrap();
+        for id in ["-Uvtll8lZaqAxxi6uQNxPGpG", "--Uvtll8lZaqAxxi6uQNxPGp"] {
+            let SpoolCommand::Show { id: shown, numbers } =
+                read(&["show", "--numbers", id]).spool.command
+            else {
+                panic!("not shown")
+            };
+            assert_eq!((shown.as_str(), numbers), (id, true));
+            let SpoolCommand::Drop { chosen, .. } = read(&["drop", "--id", id]).spool.command else {
+                panic!("not dropped")
+            };
+            assert_eq!(chosen.id.as_deref(), Some(id));
+        }
     }
 }

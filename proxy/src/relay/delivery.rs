@@ -6,6 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
+/// The six bits that are written as a hyphen.
+const HYPHEN: u8 = 62;
+
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// Derives the id from Twilio's idempotency token, the URL and the body, so that two edges that
@@ -31,6 +34,10 @@ pub fn id(token: Option<&[u8]>, public_url: &str, target: &str, body: &[u8]) -> 
             bytes[8..16].copy_from_slice(&count.to_be_bytes());
         }
     }
+    // An id is given to command lines, where a hyphen in front would make it an option.
+    if bytes[0] >> 2 == HYPHEN {
+        bytes[0] ^= 0x80;
+    }
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
@@ -46,5 +53,13 @@ mod tests {
         assert_ne!(of(b"t", "/x", b"b"), of(b"u", "/x", b"b"));
         assert_ne!(of(b"t", "/x", b"b"), of(b"t", "/xb", b""));
         assert_ne!(id(None, "https://a", "/x", b"b"), id(None, "https://a", "/x", b"b"));
+    }
+
+    #[test]
+    fn no_id_looks_like_an_option() {
+        for n in 0..1000u32 {
+            let id = id(Some(&n.to_be_bytes()), "https://a", "/x", b"");
+            assert!(!id.starts_with('-'), "{n}: {id}");
+        }
     }
 }
