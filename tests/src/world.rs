@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use holdline_twilio::Form;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::{AnyConnection, Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use twilio_sim::{Call, Company, Endpoint, Fetched, Line, Party, Seed, Transcript};
 use url::Url;
@@ -17,6 +17,7 @@ use crate::edge::Edge;
 use crate::program::{Program, Said, run};
 pub use crate::requests::{ACCOUNT, PUBLIC_URL, TOKEN, call_sid, form, public_url};
 use crate::requests::{get, open, post};
+use crate::rest::RestApi;
 use crate::stand_in::{Manner, StandIn};
 use crate::wire::Wire;
 
@@ -28,6 +29,8 @@ pub const ADMIN_TOKEN: &str = "a token to change things";
 const CONFIG: &str = "edge.toml";
 /// Says how the edge's disk fails.
 const FAULTS: &str = "faults";
+/// The database of origin and monitor.
+const DATABASE: &str = "origin.sqlite";
 /// How long anything that is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -53,6 +56,14 @@ pub struct Plan<'p> {
     more: &'p str,
     file: Option<(&'p str, &'p str)>,
     disk_fails: bool,
+    database: Option<&'p str>,
+}
+
+/// What real upstreams are started with.
+struct Setting<'s> {
+    database: Option<&'s str>,
+    twilio: String,
+    folder: &'s TempDir,
 }
 
 /// One upstream of a world.
@@ -79,8 +90,12 @@ pub struct World {
     pub monitor: Place,
     /// The phone company, in which time passes twenty times as fast as in reality.
     pub company: Company,
+    /// Its REST API.
+    rest: RestApi,
     seed: Seed,
     folder: TempDir,
+    /// The origin's database, where it is not a file of this world.
+    database: Option<String>,
 }
 
 // === impl Plan ===
@@ -120,6 +135,11 @@ impl<'p> Plan<'p> {
     /// The same for the monitor.
     pub fn monitor(self, url: &'p str, lines: &'p str) -> Plan<'p> {
         Plan { upstreams: [self.upstreams[0], (url, lines)], ..self }
+    }
+
+    /// The database of the real upstreams, by URL, instead of a file of the world's own.
+    pub fn database(self, url: &'p str) -> Plan<'p> {
+        Plan { database: Some(url), ..self }
     }
 
     /// Lays a disk under the edge that fails when [`World::disk`] tells it to.
@@ -164,6 +184,7 @@ impl World {
             more: "",
             file: None,
             disk_fails: false,
+            database: None,
         }
     }
 
@@ -172,8 +193,10 @@ impl World {
         if let Some((name, text)) = plan.file {
             std::fs::write(folder.path().join(name), text)?;
         }
-        let origin = Place::set("origin", plan.parts[0], &folder).await?;
-        let monitor = Place::set("monitor", plan.parts[1], &folder).await?;
+        let mut rest = RestApi::bind()?;
+        let setting = Setting { database: plan.database, twilio: rest.url()?, folder: &folder };
+        let origin = Place::set("origin", plan.parts[0], &setting).await?;
+        let monitor = Place::set("monitor", plan.parts[1], &setting).await?;
         let section = |place: &Place, (url, lines): (&str, &str)| {
             let address = place.wire.address();
             let url = url.replace("{address}", &address.to_string());
@@ -214,7 +237,9 @@ impl World {
         let edge = Edge::start("edge", &path, &edge_environment).await?;
         let seed = Seed::from_environment().map_err(anyhow::Error::msg)?;
         let company = open(seed, Some(edge.public), 20.0)?;
-        Ok(World { edge, edge_environment, origin, monitor, company, seed, folder })
+        rest.serve(&company)?;
+        let database = plan.database.map(str::to_owned);
+        Ok(World { edge, edge_environment, origin, monitor, company, rest, seed, folder, database })
     }
 
     /// Another phone company for the same edge, in which time passes as fast as this.
@@ -238,7 +263,7 @@ impl World {
         self.edge = self.another_edge("edge").await?;
         self.seed = self.seed.child(1);
         self.company = open(self.seed, Some(self.edge.public), 20.0)?;
-        Ok(())
+        self.rest.serve(&self.company)
     }
 
     /// Runs `holdline spool` for this world's edge: with what was configured, and its token.
@@ -297,7 +322,7 @@ impl World {
     /// Lets calls go somewhere else than to the edge itself.
     pub fn calls_go_to(&mut self, address: SocketAddr) -> anyhow::Result<()> {
         self.company = open(self.seed, Some(address), 20.0)?;
-        Ok(())
+        self.rest.serve(&self.company)
     }
 
     /// Lets the edge's disk fail from now on: `write`, `sync`, `full` or `half`; nothing mends it.
@@ -445,16 +470,45 @@ impl World {
     }
 
     /// Changes the store of origin and monitor behind their backs.
-    pub async fn sql(&self, statement: &'static str) -> anyhow::Result<()> {
-        let mut connection = self.connect_store(PATIENCE).await?;
-        sqlx::raw_sql(statement).execute(&mut connection).await?;
+    pub async fn sql(&self, statement: &str) -> anyhow::Result<()> {
+        let mut connection = self.reach_store().await?;
+        sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
         Ok(())
     }
 
     /// One number from the store.
-    pub async fn count(&self, select: &'static str) -> anyhow::Result<i64> {
-        let mut connection = self.connect_store(PATIENCE).await?;
-        Ok(sqlx::query_scalar(select).fetch_one(&mut connection).await?)
+    pub async fn count(&self, select: &str) -> anyhow::Result<i64> {
+        let mut connection = self.reach_store().await?;
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(select.to_owned()));
+        Ok(query.fetch_one(&mut connection).await?)
+    }
+
+    /// The first column of what is selected of the store, as text.
+    pub async fn column(&self, select: &str) -> anyhow::Result<Vec<String>> {
+        let mut connection = self.reach_store().await?;
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(select.to_owned()));
+        Ok(query.fetch_all(&mut connection).await?)
+    }
+
+    /// Runs `holdline-origin admin` on the store; it must do what it is told. What it said.
+    pub async fn admin(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let said = self.try_admin(arguments, "").await?;
+        anyhow::ensure!(said.code == 0, "{arguments:?}: {said:?}");
+        Ok(said.out.trim().to_owned())
+    }
+
+    /// Runs `holdline-origin admin` on the store, with this on its standard input.
+    pub async fn try_admin(&self, arguments: &[&str], input: &str) -> anyhow::Result<Said> {
+        let file = self.folder.path().join(DATABASE).display().to_string();
+        let database = self.database.as_deref().unwrap_or(&file);
+        let whole = [&["admin", "--database", database], arguments].concat();
+        run("holdline-origin", &whole, &BTreeMap::new(), input).await
+    }
+
+    async fn reach_store(&self) -> anyhow::Result<AnyConnection> {
+        sqlx::any::install_default_drivers();
+        let file = format!("sqlite://{}", self.folder.path().join(DATABASE).display());
+        Ok(AnyConnection::connect(self.database.as_deref().unwrap_or(&file)).await?)
     }
 
     /// Holds the store's write lock until the connection is dropped.
@@ -472,7 +526,7 @@ impl World {
 
     async fn connect_store(&self, patience: Duration) -> anyhow::Result<SqliteConnection> {
         let options = SqliteConnectOptions::new()
-            .filename(self.folder.path().join("origin.sqlite"))
+            .filename(self.folder.path().join(DATABASE))
             .busy_timeout(patience);
         Ok(SqliteConnection::connect_with(&options).await?)
     }
@@ -498,24 +552,26 @@ impl World {
 
     /// Starts the real program of a place again after it was killed.
     pub async fn restart_origin(&mut self) -> anyhow::Result<()> {
-        self.origin.restart(&self.folder).await
+        let setting = Setting { database: self.database.as_deref(), twilio: self.rest.url()?, folder: &self.folder };
+        self.origin.restart(&setting).await
     }
 
     /// Starts the real program of a place again after it was killed.
     pub async fn restart_monitor(&mut self) -> anyhow::Result<()> {
-        self.monitor.restart(&self.folder).await
+        let setting = Setting { database: self.database.as_deref(), twilio: self.rest.url()?, folder: &self.folder };
+        self.monitor.restart(&setting).await
     }
 }
 
 // === impl Place ===
 
 impl Place {
-    async fn set(role: &'static str, part: Part, folder: &TempDir) -> anyhow::Result<Place> {
+    async fn set(role: &'static str, part: Part, setting: &Setting<'_>) -> anyhow::Result<Place> {
         let nowhere: SocketAddr = "127.0.0.1:1".parse()?;
         let mut place =
             Place { role, wire: Wire::to(nowhere).await?, program: None, stand_in: None };
         match part {
-            Part::Real => place.restart(folder).await?,
+            Part::Real => place.restart(setting).await?,
             Part::StandIn(manner) => {
                 let stand_in = StandIn::start(manner).await?;
                 place.wire.lead_to(stand_in.address());
@@ -526,15 +582,22 @@ impl Place {
         Ok(place)
     }
 
-    async fn restart(&mut self, folder: &TempDir) -> anyhow::Result<()> {
-        let database = folder.path().join("origin.sqlite").display().to_string();
+    async fn restart(&mut self, setting: &Setting<'_>) -> anyhow::Result<()> {
+        let file = setting.folder.path().join(DATABASE).display().to_string();
         let arguments = [
             "--role",
             self.role,
             "--listen",
             "127.0.0.1:0",
             "--database",
-            &database,
+            setting.database.unwrap_or(&file),
+            "--twilio-url",
+            &setting.twilio,
+            // As fast as the company, and soon to look up what was not reported.
+            "--speed",
+            "20",
+            "--patience",
+            "1",
             "--public-url",
             PUBLIC_URL,
             "--account-sid",
@@ -546,7 +609,7 @@ impl Place {
             self.role,
             &arguments,
             &environment(),
-            folder.path(),
+            setting.folder.path(),
         )?;
         let url: Url = program.announced(&format!("{}: ", self.role)).await?.parse()?;
         self.wire.lead_to(*url.socket_addrs(|| None)?.first().context("no address")?);

@@ -1,7 +1,9 @@
 //! The dial-in: from a PIN to a session.
 
-use super::documents::{self, Links};
-use super::fit::{self, Hours, Quota, Unfit};
+use super::documents;
+use super::fit::{self, Unfit};
+use super::links::Links;
+use super::state::{Campaign, Mode};
 use holdline_twilio::verbs::Response;
 use jiff::Timestamp;
 
@@ -19,21 +21,8 @@ pub struct Candidate {
     pub phones_only: bool,
     /// The page's key, where the PIN was the page's own.
     pub page_key: Option<String>,
-    /// The campaign, if one was given.
-    pub campaign: Option<CampaignFacts>,
-}
-
-/// What is known of the caller's campaign and account.
-#[derive(Debug, Clone)]
-pub struct CampaignFacts {
-    /// The campaign.
-    pub id: i64,
-    /// How it dials: preview, power or predictive.
-    pub mode: String,
-    /// When it may be called.
-    pub hours: Hours,
-    /// What the account may do.
-    pub quota: Quota,
+    /// The campaign, if one was given that was not archived.
+    pub campaign: Option<Campaign>,
     /// Sessions of the account that are on call.
     pub on_call: i64,
 }
@@ -59,8 +48,8 @@ pub struct NewSession {
     /// The campaign.
     pub campaign_id: i64,
     /// How it dials.
-    pub mode: String,
-    /// Whether there is a browser page.
+    pub mode: Mode,
+    /// Whether there is no browser page.
     pub phones_only: bool,
     /// The page's key; without one, the session gets a fresh key.
     pub page_key: Option<String>,
@@ -72,7 +61,7 @@ pub fn identify(candidate: Option<Candidate>, now: Timestamp) -> Identified {
         return Identified::Unknown;
     };
     let Some(campaign) = candidate.campaign else { return Identified::NoCampaign };
-    match fit::may_start(&campaign.quota, &campaign.hours, campaign.on_call, now) {
+    match fit::may_start(&campaign.quota, &campaign.hours, candidate.on_call, now) {
         Err(reason) => Identified::Unfit(reason),
         Ok(()) => Identified::Open(NewSession {
             caller_id: candidate.caller_id,
@@ -85,7 +74,7 @@ pub fn identify(candidate: Option<Candidate>, now: Timestamp) -> Identified {
 }
 
 /// What is said after a wrong PIN. An absent attempt, or 0, means that nothing was keyed yet.
-pub fn after_wrong_pin(links: &Links, attempt: u32) -> Response {
+fn after_wrong_pin(links: &Links, attempt: u32) -> Response {
     match attempt {
         0 => documents::ask_pin(links, 1),
         attempt if attempt < TRIES => documents::wrong_pin(links, attempt + 1),
@@ -93,28 +82,24 @@ pub fn after_wrong_pin(links: &Links, attempt: u32) -> Response {
     }
 }
 
-/// What is said to a caller with a session.
-pub fn welcome(links: &Links, phones_only: bool, caller: i64, session: i64, key: &str) -> Response {
-    if phones_only {
-        documents::menu(links, caller, session)
-    } else {
-        documents::caller_conference(links, caller, session, key)
+/// What is said to whoever opens no session.
+pub fn refusal(links: &Links, refused: &Identified, attempt: u32) -> Response {
+    match refused {
+        Identified::Unknown => after_wrong_pin(links, attempt),
+        Identified::NoCampaign => documents::no_campaign(),
+        Identified::Unfit(reason) => documents::unfit(*reason),
+        Identified::Open(_) => documents::hang_up(),
     }
 }
 
-/// What a key pressed in the menu leads to.
-pub fn menu_choice(links: &Links, digits: &str, caller: i64, session: i64) -> Response {
-    match digits {
-        "#" => documents::how_to(links, caller, session),
-        "*" => documents::out_of_numbers(),
-        _ => documents::menu(links, caller, session),
-    }
+/// The first prompt of the dial-in.
+pub fn first_prompt(links: &Links) -> Response {
+    documents::ask_pin(links, 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::fit::Plan;
 
     fn candidate() -> Candidate {
         Candidate {
@@ -122,20 +107,8 @@ mod tests {
             active: true,
             phones_only: true,
             page_key: None,
-            campaign: Some(CampaignFacts {
-                id: 3,
-                mode: "power".into(),
-                hours: Hours { start: Some(0), end: Some(0), time_zone: "UTC".into() },
-                quota: Quota {
-                    plan: Plan::Trial,
-                    provider_active: true,
-                    minutes_left: 50,
-                    callers_allowed: 5,
-                    disable_calling: false,
-                    disable_access: false,
-                },
-                on_call: 0,
-            }),
+            campaign: Some(crate::core::samples::campaign(Mode::Power)),
+            on_call: 0,
         }
     }
 
@@ -149,7 +122,7 @@ mod tests {
         let session = NewSession {
             caller_id: 7,
             campaign_id: 3,
-            mode: "power".into(),
+            mode: Mode::Power,
             phones_only: true,
             page_key: None,
         };
@@ -157,8 +130,6 @@ mod tests {
         check(None, &Identified::Unknown);
         check(Some(Candidate { active: false, ..candidate() }), &Identified::Unknown);
         check(Some(Candidate { campaign: None, ..candidate() }), &Identified::NoCampaign);
-        let mut full = candidate();
-        full.campaign.as_mut().unwrap().on_call = 5;
-        check(Some(full), &Identified::Unfit(Unfit::NoSeat));
+        check(Some(Candidate { on_call: 5, ..candidate() }), &Identified::Unfit(Unfit::NoSeat));
     }
 }

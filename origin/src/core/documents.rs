@@ -3,13 +3,11 @@
 use holdline_twilio::verbs::{Conference, Gather, Response, Verb};
 
 use super::fit::Unfit;
+use super::links::{Links, Survey};
+use super::state::{Lead, Question, Session};
 
-/// Where the URLs in documents lead: the public URL of the edge.
-#[derive(Debug, Clone)]
-pub struct Links {
-    base: String,
-}
-
+/// How long a caller may take to write down how a call went, in seconds.
+const WRAP_UP_S: u32 = 600;
 const ASK_PIN: &str = "Hello. Key in your access number, then press star.";
 const WRONG_PIN: &str = "That access number was not recognised.";
 const NO_CAMPAIGN: &str =
@@ -20,28 +18,13 @@ const HOW_TO: &str = "You will wait on music. When it stops somebody is on the l
 const OUT_OF_NUMBERS: &str = "There is nobody left to call on this list.";
 const OUT_OF_FUNDS: &str = "The account has no calling credit left. Tell your administrator.";
 const DISABLED: &str = "Calling is switched off for this account. Tell your administrator.";
+const SKIP_OR_DIAL: &str = "Star to call, pound to pass.";
+const SUBMIT: &str = "Finish with star.";
+const WRAP_UP: &str = "Now record how the call went.";
+const RETRY: &str = "Something went wrong on our side. Hang up and dial in again.";
+const MESSAGE_FAILED: &str = "The recording could not be played. Try again if they are still there; \
+                              otherwise save the result.";
 const NO_SEAT: &str = "All caller seats are in use. Wait for one to free up, or ask for more.";
-
-// === impl Links ===
-
-impl Links {
-    /// Links below `base`, a URL without a trailing slash.
-    pub fn new(base: &str) -> Links {
-        Links { base: base.trim_end_matches('/').to_owned() }
-    }
-
-    fn identify(&self, attempt: u32) -> String {
-        format!("{}/identify_caller?attempt={attempt}", self.base)
-    }
-
-    fn caller(&self, caller: i64, step: &str, session: i64) -> String {
-        format!("{}/caller/{caller}/{step}?session_id={session}", self.base)
-    }
-
-    fn hold_music(&self) -> String {
-        format!("{}/media/hold-music", self.base)
-    }
-}
 
 /// Ends the call without a word.
 pub fn hang_up() -> Response {
@@ -73,6 +56,11 @@ pub fn no_campaign() -> Response {
     say_and_hang_up(NO_CAMPAIGN)
 }
 
+/// Cannot go on; the caller is to dial in again.
+pub fn retry() -> Response {
+    say_and_hang_up(RETRY)
+}
+
 /// The list is exhausted.
 pub fn out_of_numbers() -> Response {
     say_and_hang_up(OUT_OF_NUMBERS)
@@ -82,6 +70,7 @@ pub fn out_of_numbers() -> Response {
 pub fn unfit(reason: Unfit) -> Response {
     match reason {
         Unfit::Disabled => say_and_hang_up(DISABLED),
+        Unfit::NoCampaign => no_campaign(),
         Unfit::OutOfFunds => say_and_hang_up(OUT_OF_FUNDS),
         Unfit::NoSeat => say_and_hang_up(NO_SEAT),
         Unfit::OutOfHours { start, end } => say_and_hang_up(&format!(
@@ -94,9 +83,9 @@ pub fn unfit(reason: Unfit) -> Response {
 
 /// The menu of a caller without a browser. The key that ends the input is 5, so that star and pound
 /// arrive as digits.
-pub fn menu(links: &Links, caller: i64, session: i64) -> Response {
+pub fn menu(links: &Links, session: &Session) -> Response {
     Response::new().then(Verb::Gather(Gather {
-        action: links.caller(caller, "read_instruction_options", session),
+        action: links.step(session, "read_instruction_options"),
         finish_on_key: '5',
         timeout: 10,
         num_digits: Some(1),
@@ -105,21 +94,123 @@ pub fn menu(links: &Links, caller: i64, session: i64) -> Response {
 }
 
 /// How calling works, and back to the menu.
-pub fn how_to(links: &Links, caller: i64, session: i64) -> Response {
-    Response::new().say(HOW_TO).redirect(links.caller(caller, "callin_choice", session))
+pub fn how_to(links: &Links, session: &Session) -> Response {
+    Response::new().say(HOW_TO).redirect(links.step(session, "callin_choice"))
 }
 
-/// A web caller's conference, where leads will be put through.
-pub fn caller_conference(links: &Links, caller: i64, session: i64, room: &str) -> Response {
+/// Offers a lead to call or to pass; `named` says whether the name is spoken.
+pub fn offer(links: &Links, session: &Session, phone: &str, lead: &Lead, named: bool) -> Response {
+    let name = lead.name().filter(|_| named);
+    let prompt = name.map_or_else(|| SKIP_OR_DIAL.to_owned(), |name| format!("{name}. {SKIP_OR_DIAL}"));
+    Response::new().then(Verb::Gather(Gather {
+        action: links.dial(session, "conference_started_phones_only_preview", lead.id, phone),
+        finish_on_key: '5',
+        timeout: 10,
+        num_digits: Some(1),
+        prompts: vec![prompt],
+    }))
+}
+
+/// Says who is called next, and goes on to calling.
+pub fn call_next(links: &Links, session: &Session, phone: &str, lead: &Lead) -> Response {
+    let url = links.dial(session, "conference_started_phones_only_power", lead.id, phone);
+    let document = Response::new();
+    match lead.name() {
+        Some(name) => document.say(name),
+        None => document,
+    }
+    .redirect(url)
+}
+
+/// On to the next call.
+pub fn next_call(links: &Links, session: &Session) -> Response {
+    Response::new().redirect(links.step(session, "next_call"))
+}
+
+/// On to the next number.
+pub fn ready_to_call(links: &Links, session: &Session) -> Response {
+    Response::new().redirect(links.step(session, "ready_to_call"))
+}
+
+/// On to a question, the first being 0.
+pub fn to_question(links: &Links, session: &Session, survey: &Survey) -> Response {
+    Response::new().redirect(links.survey(session, "gather_response", survey))
+}
+
+/// A question, its answers but the default one, and how to end the input.
+pub fn ask(links: &Links, session: &Session, survey: &Survey, question: &Question) -> Response {
+    let read_out = question.responses.iter().filter(|response| response.keypad != 0);
+    let choices = read_out.map(|response| format!("Press {} for {}.", response.keypad, response.value));
+    let prompts = std::iter::once(question.text.clone())
+        .chain(choices)
+        .chain(std::iter::once(SUBMIT.to_owned()));
+    Response::new().then(Verb::Gather(Gather {
+        action: links.answer(session, survey, question.id),
+        finish_on_key: '*',
+        timeout: 60,
+        num_digits: None,
+        prompts: prompts.collect(),
+    }))
+}
+
+/// A caller's conference, where leads will be put through. Who leaves it goes on at `action`.
+pub fn caller_conference(links: &Links, session: &Session, action: String) -> Response {
     Response::new().then(Verb::Conference(Conference {
-        room: room.into(),
-        action: Some(links.caller(caller, "pause", session)),
+        room: session.key.clone(),
+        action: Some(action),
         hangup_on_star: true,
-        start_on_enter: false,
+        record: None,
+        start_on_enter: Some(false),
         end_on_exit: true,
         beep: true,
+        muted: None,
         wait_url: links.hold_music(),
     }))
+}
+
+/// Puts a lead through to the caller of this conference. The arrival starts it, and ends the music.
+pub fn lead_conference(links: &Links, call: i64, room: &str, record: bool) -> Response {
+    Response::new().then(Verb::Conference(Conference {
+        room: room.to_owned(),
+        action: Some(links.lead(call, "disconnected")),
+        hangup_on_star: false,
+        record: Some(record),
+        start_on_enter: None,
+        end_on_exit: true,
+        beep: false,
+        muted: None,
+        wait_url: links.hold_music(),
+    }))
+}
+
+/// Lets a supervisor hear a conference, and speak there unless muted.
+pub fn supervise(links: &Links, room: &str, muted: bool) -> Response {
+    Response::new().then(Verb::Conference(Conference {
+        room: room.to_owned(),
+        action: None,
+        hangup_on_star: true,
+        record: None,
+        start_on_enter: Some(false),
+        end_on_exit: false,
+        beep: false,
+        muted: Some(muted),
+        wait_url: links.hold_music(),
+    }))
+}
+
+/// Leaves a recording, and ends the call.
+pub fn leave_message(recording: &str) -> Response {
+    Response::new().then(Verb::Play(recording.to_owned())).hangup()
+}
+
+/// Time to write down how the call went; then the call ends.
+pub fn wrap_up() -> Response {
+    Response::new().say(WRAP_UP).then(Verb::Pause(WRAP_UP_S))
+}
+
+/// The recording could not be left.
+pub fn message_failed() -> Response {
+    Response::new().say(MESSAGE_FAILED).then(Verb::Pause(WRAP_UP_S))
 }
 
 fn pin_gather(links: &Links, attempt: u32) -> Verb {

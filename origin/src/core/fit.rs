@@ -53,6 +53,8 @@ pub enum Unfit {
     Disabled,
     /// No minutes are left, or the subscription is not paid.
     OutOfFunds,
+    /// The campaign was archived.
+    NoCampaign,
     /// All seats are taken.
     NoSeat,
     /// Outside the campaign's hours.
@@ -124,12 +126,19 @@ impl Hours {
 
 /// Whether one more caller may start: switched off, then funds, then seats, then hours.
 pub fn may_start(quota: &Quota, hours: &Hours, on_call: i64, now: Timestamp) -> Result<(), Unfit> {
+    match may_dial(quota, hours, now) {
+        Err(reason @ (Unfit::Disabled | Unfit::OutOfFunds)) => Err(reason),
+        _ if !quota.has_seat(on_call) => Err(Unfit::NoSeat),
+        otherwise => otherwise,
+    }
+}
+
+/// Whether those who have started may go on: switched off, then funds, then hours.
+pub fn may_dial(quota: &Quota, hours: &Hours, now: Timestamp) -> Result<(), Unfit> {
     if !quota.calling_enabled() {
         Err(Unfit::Disabled)
     } else if !quota.is_funded() {
         Err(Unfit::OutOfFunds)
-    } else if !quota.has_seat(on_call) {
-        Err(Unfit::NoSeat)
     } else if !hours.are_open(now) {
         Err(Unfit::OutOfHours {
             start: hours.start.unwrap_or_default(),

@@ -1,7 +1,18 @@
-//! The call logic, without IO: what is known and what happened go in, what is said and what changes
-//! come out.
+//! What is decided, without any IO: the time and every fact are arguments.
 
 pub mod callin;
-pub mod documents;
+pub mod fallback;
 pub mod fit;
 pub mod notice;
+pub mod state;
+pub mod step;
+
+mod caller;
+pub mod documents;
+mod lead;
+pub mod links;
+
+pub use lead::is_machine;
+
+#[cfg(test)]
+pub(crate) mod samples;

@@ -30,8 +30,8 @@ pub struct Notice {
 pub enum Meaning {
     /// A caller's answer to a question was not stored.
     Answer(Keyed),
-    /// A person picked up, and was hung up on.
-    AbandonedLead,
+    /// A person picked up, and was hung up on; our own name of the call, where the request had it.
+    AbandonedLead(Option<i64>),
     /// Nothing.
     Noted,
 }
@@ -39,8 +39,8 @@ pub enum Meaning {
 /// An answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keyed {
-    /// The caller's session, where the request named it.
-    pub session_id: Option<i64>,
+    /// The call that was asked about, where the request named it.
+    pub call_id: Option<i64>,
     /// The question.
     pub question_id: i64,
     /// The lead; empty where none was named.
@@ -77,7 +77,8 @@ impl Notice {
             "submit_response" => self.keyed().map_or(Meaning::Noted, Meaning::Answer),
             // The monitor, which is our twin, has connected whoever could be connected.
             "lead_answered" if self.answered_by == "canned" && !self.is_machine() => {
-                Meaning::AbandonedLead
+                let name = self.target.strip_prefix("/calls/").and_then(|rest| rest.split('/').next());
+                Meaning::AbandonedLead(name.and_then(|name| name.parse().ok()))
             }
             _ => Meaning::Noted,
         }
@@ -87,7 +88,7 @@ impl Notice {
         let (_, query) = self.target.split_once('?')?;
         let query = Form::parse(query.as_bytes()).ok()?;
         Some(Keyed {
-            session_id: query.get("session_id").and_then(|id| id.parse().ok()),
+            call_id: query.get("call_id").and_then(|id| id.parse().ok()),
             question_id: query.get("question_id")?.parse().ok()?,
             voter_id: query.get("voter_id").unwrap_or_default().to_owned(),
             digits: self.sent.filled("Digits")?.to_owned(),
@@ -120,9 +121,9 @@ mod tests {
     #[test]
     fn what_a_notice_means() {
         const WITHOUT: &str = "answered-without-origin";
-        let submit = "/caller/3/submit_response?session_id=7&question_id=2&voter_id=9";
+        let submit = "/caller/3/submit_response?session_id=7&question_id=2&voter_id=9&call_id=5";
         let keyed =
-            Keyed { session_id: Some(7), question_id: 2, voter_id: "9".into(), digits: "1".into() };
+            Keyed { call_id: Some(5), question_id: 2, voter_id: "9".into(), digits: "1".into() };
         let answer = Meaning::Answer(keyed);
         check("submit_response", WITHOUT, "canned", submit, "Digits=1", &answer);
         check("submit_response", WITHOUT, "hold", submit, "Digits=1&From=x", &answer);
@@ -137,14 +138,14 @@ mod tests {
             &Meaning::Noted,
         );
         let incoming = "/calls/7/incoming";
-        check("lead_answered", WITHOUT, "canned", incoming, "", &Meaning::AbandonedLead);
+        check("lead_answered", WITHOUT, "canned", incoming, "", &Meaning::AbandonedLead(Some(7)));
         check(
             "lead_answered",
             WITHOUT,
             "canned",
             incoming,
             "AnsweredBy=human",
-            &Meaning::AbandonedLead,
+            &Meaning::AbandonedLead(Some(7)),
         );
         check("lead_answered", WITHOUT, "canned", incoming, "AnsweredBy=machine", &Meaning::Noted);
         check("lead_answered", WITHOUT, "monitor", incoming, "", &Meaning::Noted);

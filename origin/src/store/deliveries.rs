@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
-use sqlx::{Row as _, SqliteConnection};
+use holdline_twilio::verbs::Response;
+use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{Store, StoreError, Writing, now_ms};
+use super::{Store, StoreError, TRIES, Writing, millis, now_ms};
 
 /// How long a claim holds.
 pub(super) const LEASE: Duration = Duration::from_secs(1);
@@ -18,8 +19,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// How long answers are remembered.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Work that is done once under a delivery id.
+pub(crate) trait Work: Sync {
+    /// Does it, inside a transaction. Where that came into somebody's way it is done again from the
+    /// beginning; what it changed before is undone then.
+    fn work(
+        &self,
+        writing: &mut Writing<'_>,
+    ) -> impl Future<Output = Result<Response, StoreError>> + Send;
+}
+
 /// A request that may have come before.
-pub(crate) enum Delivery<'s> {
+enum Delivery<'s> {
     /// It was answered before.
     Answered(String),
     /// It is ours to answer.
@@ -27,7 +38,7 @@ pub(crate) enum Delivery<'s> {
 }
 
 /// A delivery that is being worked on, in a transaction of its own.
-pub(crate) struct Claimed<'s> {
+struct Claimed<'s> {
     writing: Writing<'s>,
     id: &'s str,
     fence: i64,
@@ -42,19 +53,14 @@ enum Claim {
 // === impl Claimed ===
 
 impl Claimed<'_> {
-    /// The connection that the work is done on.
-    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
-        self.writing.connection()
-    }
-
     /// Finishes the work with its answer, all or nothing.
-    pub(crate) async fn finish(mut self, answer: &str) -> Result<(), StoreError> {
+    async fn finish(mut self, answer: &str) -> Result<(), StoreError> {
         let finish = "UPDATE deliveries SET answer = ?, finished_ms = ? \
                       WHERE id = ? AND fence = ? AND answer IS NULL";
         let finished = sqlx::query(finish)
-            .bind(answer)
+            .bind(answer.to_owned())
             .bind(now_ms())
-            .bind(self.id)
+            .bind(self.id.to_owned())
             .bind(self.fence)
             .execute(self.writing.connection())
             .await?;
@@ -68,9 +74,43 @@ impl Claimed<'_> {
 // === impl Store ===
 
 impl Store {
+    /// Does `work` once under a delivery id, and gives its answer; to whoever asks again, the same.
+    pub(crate) async fn once(&self, id: &str, work: &impl Work) -> Result<String, StoreError> {
+        let mut tries = 1;
+        loop {
+            match self.try_once(id, work).await {
+                Err(StoreError::Busy) if tries < TRIES && self.dialect().waits_for_rows() => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_once(&self, id: &str, work: &impl Work) -> Result<String, StoreError> {
+        match self.take_up(id).await? {
+            Delivery::Answered(answer) => Ok(answer),
+            Delivery::Ours(mut claimed) => {
+                let done = work.work(&mut claimed.writing).await;
+                match done {
+                    Ok(document) => {
+                        let answer = document.to_xml();
+                        claimed.finish(&answer).await?;
+                        Ok(answer)
+                    }
+                    Err(error) => {
+                        let Claimed { writing, fence, .. } = claimed;
+                        drop(writing);
+                        // Whoever asks again need not wait for the lease.
+                        self.give_back(id, fence).await;
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
     /// Takes up the delivery `id`: its answer if there is one, else the work on it. Waits while
     /// another process works on it, and takes over when that one's lease has run out.
-    pub(crate) async fn take_up<'s>(&'s self, id: &'s str) -> Result<Delivery<'s>, StoreError> {
+    async fn take_up<'s>(&'s self, id: &'s str) -> Result<Delivery<'s>, StoreError> {
         let mut waited = Duration::ZERO;
         loop {
             match self.claim(id).await? {
@@ -88,50 +128,80 @@ impl Store {
         }
     }
 
+    async fn claim(&self, id: &str) -> Result<Claim, StoreError> {
+        let now = now_ms();
+        let until = now + millis(LEASE);
+        let mut writing = self.begin().await?;
+        let insert = format!(
+            "{} INTO deliveries (id, fence, lease_until_ms, created_ms) VALUES (?, 1, ?, ?)",
+            writing.dialect.insert_new()
+        );
+        let claimed = sqlx::query(AssertSqlSafe(insert))
+            .bind(id.to_owned())
+            .bind(until)
+            .bind(now)
+            .execute(writing.connection())
+            .await?;
+        if claimed.rows_affected() == 1 {
+            writing.commit().await?;
+            return Ok(Claim::Ours(1));
+        }
+        let select = "SELECT answer, fence, lease_until_ms FROM deliveries WHERE id = ?";
+        let row = sqlx::query(select).bind(id.to_owned()).fetch_one(writing.connection()).await?;
+        if let Some(answer) = row.try_get::<Option<String>, _>("answer")? {
+            return Ok(Claim::Answered(answer));
+        }
+        let fence: i64 = row.try_get("fence")?;
+        if row.try_get::<i64, _>("lease_until_ms")? >= now {
+            return Ok(Claim::Theirs);
+        }
+        let take_over = "UPDATE deliveries SET fence = ?, lease_until_ms = ? \
+                         WHERE id = ? AND fence = ? AND answer IS NULL";
+        let taken = sqlx::query(take_over)
+            .bind(fence + 1)
+            .bind(until)
+            .bind(id.to_owned())
+            .bind(fence)
+            .execute(writing.connection())
+            .await?;
+        writing.commit().await?;
+        Ok(if taken.rows_affected() == 1 { Claim::Ours(fence + 1) } else { Claim::Theirs })
+    }
+
+    /// Lets the lease of a delivery end whose work came to nothing. It ends by itself where this fails.
+    async fn give_back(&self, id: &str, fence: i64) {
+        let update = "UPDATE deliveries SET lease_until_ms = 0 WHERE id = ? AND fence = ? AND answer IS NULL";
+        let given_back = async {
+            let mut writing = self.begin().await?;
+            let query = sqlx::query(update).bind(id.to_owned()).bind(fence);
+            query.execute(writing.connection()).await?;
+            writing.commit().await
+        };
+        if let Err(error) = given_back.await {
+            tracing::debug!(%error, "a delivery was not given back");
+        }
+    }
+
     /// Forgets answers that nobody can ask for any more.
     pub async fn forget_old_deliveries(&self) -> Result<u64, StoreError> {
-        let before = now_ms() - i64::try_from(REMEMBERED.as_millis()).unwrap_or(i64::MAX);
+        let before = now_ms() - millis(REMEMBERED);
         let mut writing = self.begin().await?;
         let delete = sqlx::query("DELETE FROM deliveries WHERE created_ms < ?").bind(before);
         let deleted = delete.execute(writing.connection()).await?.rows_affected();
         writing.commit().await?;
         Ok(deleted)
     }
-
-    async fn claim(&self, id: &str) -> Result<Claim, StoreError> {
-        let now = now_ms();
-        let until = now + i64::try_from(LEASE.as_millis()).unwrap_or(0);
-        let mut writing = self.begin().await?;
-        let insert = "INSERT INTO deliveries (id, fence, lease_until_ms, created_ms) VALUES (?, 1, ?, ?) \
-                      ON CONFLICT (id) DO UPDATE SET fence = fence + 1, lease_until_ms = excluded.lease_until_ms \
-                      WHERE answer IS NULL AND lease_until_ms < ? RETURNING fence";
-        let claimed = sqlx::query(insert)
-            .bind(id)
-            .bind(until)
-            .bind(now)
-            .bind(now)
-            .fetch_optional(writing.connection())
-            .await?;
-        if let Some(row) = claimed {
-            let fence = row.try_get("fence")?;
-            writing.commit().await?;
-            return Ok(Claim::Ours(fence));
-        }
-        let select = sqlx::query("SELECT answer FROM deliveries WHERE id = ?").bind(id);
-        let answer: Option<String> =
-            select.fetch_one(writing.connection()).await?.try_get("answer")?;
-        Ok(answer.map_or(Claim::Theirs, Claim::Answered))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Database;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     async fn store(folder: &tempfile::TempDir) -> Store {
-        Store::open(&folder.path().join("s.sqlite")).await.unwrap()
+        Store::open(&Database::file(&folder.path().join("s.sqlite"))).await.unwrap()
     }
 
     /// Answers `id` with `answer`, unless it was answered before.
@@ -193,7 +263,7 @@ mod tests {
         let insert = sqlx::query(
             "INSERT INTO scripts (id, account_id, name) SELECT 9, id, 'x' FROM accounts",
         );
-        insert.execute(claimed.connection()).await.unwrap();
+        insert.execute(claimed.writing.connection()).await.unwrap();
         drop(claimed);
         assert_eq!(answer(&store, "d", "now").await, "now");
     }

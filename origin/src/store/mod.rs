@@ -1,39 +1,65 @@
-//! The store: SQLite, shared by every process of the service.
+//! The store: SQLite in a file, or MySQL by URL, shared by every process of the service.
 //!
 //! Writers queue inside the process and wait for the database itself for a quarter of a second at the
-//! most: a twin that is frozen in the middle of a transaction must cost a quick "not run", and never
-//! a caller's patience. No network is waited for inside a transaction.
+//! most (a second with MySQL, which counts in seconds): a twin that is frozen in the middle of a
+//! transaction must cost a quick "not run", and never a caller's patience. No network but the
+//! database's own is waited for inside a transaction.
+//!
+//! Nothing is counted: how many lines ring, how many numbers are handed out, how many seats are taken is
+//! always the number of rows of which it is true, so that no count can drift.
 
 pub(crate) mod callers;
 mod deliveries;
-pub(crate) mod reports;
+mod dialect;
+pub(crate) mod notices;
+pub(crate) mod outbox;
+pub mod queue;
+mod rows;
 pub mod sample;
+pub(crate) mod scene;
+pub mod views;
 
-use std::path::Path;
+use std::ops::Range;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use sqlx::any::AnyPoolOptions;
+use sqlx::{Any, AnyConnection, AnyPool, Row as _, Transaction};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
-pub use callers::{BrowserEvent, Session};
-pub(crate) use deliveries::{Claimed, Delivery};
+pub(crate) use deliveries::Work;
+pub use dialect::{Database, Dialect, NotADatabase, PATIENCE};
 
-/// How long anything waits for the store.
-pub const PATIENCE: Duration = Duration::from_millis(250);
-/// Connections; readers share them with the one writer.
-const CONNECTIONS: u32 = 8;
+/// How many ids a process takes at once.
+const BLOCK: i64 = 1000;
+/// How many of them one transaction may need at the most; those that need more take their own.
+const USUAL: i64 = 64;
+/// How often work is begun anew that was in somebody's way.
+pub(crate) const TRIES: u32 = 3;
 
 /// The store.
 #[derive(Debug)]
 pub struct Store {
-    pool: SqlitePool,
+    pool: AnyPool,
+    dialect: Dialect,
     writing: Semaphore,
+    ids: Ids,
+}
+
+/// Ids that this process may hand out.
+#[derive(Debug)]
+struct Ids {
+    next: AtomicI64,
+    end: AtomicI64,
+    refill: Mutex<()>,
 }
 
 /// A transaction that writes, and the turn it was given.
 pub(crate) struct Writing<'s> {
-    transaction: Transaction<'s, Sqlite>,
+    transaction: Transaction<'s, Any>,
+    /// Which database it is.
+    pub(crate) dialect: Dialect,
+    ids: &'s Ids,
     _turn: SemaphorePermit<'s>,
 }
 
@@ -53,13 +79,12 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> StoreError {
-        // SQLITE_BUSY and its extended codes share the lowest byte (sqlite.org/rescode.html).
-        let busy = |code: &str| code.parse::<u32>().is_ok_and(|code| code & 0xff == 5);
+        let is_busy = |inner: &dyn sqlx::error::DatabaseError| {
+            Dialect::Sqlite.is_busy(inner) || Dialect::Mysql.is_busy(inner)
+        };
         match &error {
             sqlx::Error::PoolTimedOut => StoreError::Busy,
-            sqlx::Error::Database(inner) if inner.code().is_some_and(|code| busy(&code)) => {
-                StoreError::Busy
-            }
+            sqlx::Error::Database(inner) if is_busy(inner.as_ref()) => StoreError::Busy,
             _ => StoreError::Failed(error),
         }
     }
@@ -69,38 +94,89 @@ impl From<sqlx::Error> for StoreError {
 
 impl Store {
     /// Opens the database and brings it up to date.
-    pub async fn open(path: &Path) -> anyhow::Result<Store> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A crash of the process loses nothing; a crash of the machine may lose the last moments,
-            // and never damages what was there before.
-            .synchronous(SqliteSynchronous::Normal)
-            .foreign_keys(true)
-            .busy_timeout(PATIENCE);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(PATIENCE)
-            .connect_with(options)
+    pub async fn open(database: &Database) -> anyhow::Result<Store> {
+        sqlx::any::install_default_drivers();
+        let dialect = database.dialect;
+        let pool = AnyPoolOptions::new()
+            .max_connections(dialect.connections())
+            // While it is opened; later nobody waits longer than `PATIENCE` (see `begin`).
+            .acquire_timeout(Duration::from_secs(10))
+            .after_connect(move |connection, _| Box::pin(dialect.prepare(connection)))
+            .connect(database.url())
             .await?;
-        migrate(&pool).await?;
-        Ok(Store { pool, writing: Semaphore::new(1) })
+        migrate(&pool, dialect).await?;
+        let ids =
+            Ids { next: AtomicI64::new(0), end: AtomicI64::new(0), refill: Mutex::new(()) };
+        Ok(Store { pool, dialect, writing: Semaphore::new(dialect.writers()), ids })
+    }
+
+    /// Which database it is.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Whether the store can be written to, and how long finding out took.
     pub async fn ping(&self) -> Result<Duration, StoreError> {
         let begun = std::time::Instant::now();
-        self.begin().await?.commit().await?;
+        let mut writing = self.begin().await?;
+        sqlx::query("UPDATE ids SET next_id = next_id WHERE kind = 'ping'")
+            .execute(writing.connection())
+            .await?;
+        writing.commit().await?;
         Ok(begun.elapsed())
     }
 
-    /// A transaction that holds the write lock from its beginning.
+    /// A connection to read with.
+    pub(crate) async fn reading(&self) -> Result<sqlx::pool::PoolConnection<Any>, StoreError> {
+        let acquired = tokio::time::timeout(PATIENCE, self.pool.acquire()).await;
+        Ok(acquired.map_err(|_| StoreError::Busy)??)
+    }
+
+    /// A transaction that is going to write.
     pub(crate) async fn begin(&self) -> Result<Writing<'_>, StoreError> {
         let turn = tokio::time::timeout(PATIENCE, self.writing.acquire()).await;
         let turn = turn.map_err(|_| StoreError::Busy)?.map_err(|_| StoreError::Busy)?;
-        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Writing { transaction, _turn: turn })
+        self.fill_up_ids().await?;
+        let begun = tokio::time::timeout(PATIENCE * 2, self.pool.begin_with(self.dialect.begin()));
+        let transaction = begun.await.map_err(|_| StoreError::Busy)??;
+        Ok(Writing { transaction, dialect: self.dialect, ids: &self.ids, _turn: turn })
+    }
+
+    /// Takes another block of ids where those that have their turn may need more than there are. What is
+    /// left of the last block is lost.
+    async fn fill_up_ids(&self) -> Result<(), StoreError> {
+        let reserve = USUAL * i64::try_from(self.dialect.writers()).unwrap_or(USUAL);
+        let ids = &self.ids;
+        let enough =
+            || ids.next.load(Ordering::Acquire) + reserve <= ids.end.load(Ordering::Acquire);
+        if enough() {
+            return Ok(());
+        }
+        let _refill = ids.refill.lock().await;
+        if !enough() {
+            let block = self.id_block(BLOCK.max(reserve * 2)).await?;
+            // With the end out of the way nobody takes the two for one block.
+            ids.end.store(0, Ordering::Release);
+            ids.next.store(block.start, Ordering::Release);
+            ids.end.store(block.end, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// So many ids that nothing else has.
+    pub(crate) async fn id_block(&self, count: i64) -> Result<Range<i64>, StoreError> {
+        let mut connection = self.reading().await?;
+        loop {
+            let next: i64 = sqlx::query("SELECT next_id FROM ids WHERE kind = 'all'")
+                .fetch_one(&mut *connection)
+                .await?
+                .try_get(0)?;
+            let take = "UPDATE ids SET next_id = ? WHERE kind = 'all' AND next_id = ?";
+            let taken = sqlx::query(take).bind(next + count).bind(next);
+            if taken.execute(&mut *connection).await?.rows_affected() == 1 {
+                return Ok(next..next + count);
+            }
+        }
     }
 }
 
@@ -108,8 +184,13 @@ impl Store {
 
 impl Writing<'_> {
     /// The connection, inside the transaction.
-    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
+    pub(crate) fn connection(&mut self) -> &mut AnyConnection {
         &mut self.transaction
+    }
+
+    /// An id that nothing else has.
+    pub(crate) fn id(&self) -> i64 {
+        self.ids.next.fetch_add(1, Ordering::AcqRel)
     }
 
     /// Makes everything that was done last. Without it, nothing was done.
@@ -119,12 +200,15 @@ impl Writing<'_> {
 }
 
 /// Two processes may start at once; the second waits for the first to finish its migrations.
-async fn migrate(pool: &SqlitePool) -> anyhow::Result<()> {
-    let migrator = sqlx::migrate!("./migrations");
+async fn migrate(pool: &AnyPool, dialect: Dialect) -> anyhow::Result<()> {
+    let migrator = dialect.migrations();
     let mut tries = 0;
     loop {
         match migrator.run(pool).await {
             Ok(()) => return Ok(()),
+            Err(sqlx::migrate::MigrateError::VersionMismatch(_)) => anyhow::bail!(
+                "this database was made by an earlier build whose tables cannot be taken over: use a new one"
+            ),
             Err(error) if tries < 40 => {
                 tries += 1;
                 tracing::warn!(%error, "migrations are waiting");
@@ -139,4 +223,9 @@ async fn migrate(pool: &SqlitePool) -> anyhow::Result<()> {
 pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A time in whole milliseconds.
+pub(crate) fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,137 +1,139 @@
-//! The dial-in and the menu of callers without a browser.
+//! The dial-in, and the browser's own way in: from a PIN, or a page, to a session.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use axum::extract::{Path, State};
-use holdline_twilio::{CallSid, verbs};
+use axum::extract::State;
+use holdline_twilio::verbs::Response;
 use jiff::Timestamp;
 use serde_json::json;
-use sqlx::SqliteConnection;
 
+use super::App;
+use super::Twiml;
 use super::request::{TwilioRequest, random};
-use super::{App, Fault, Twiml};
+use super::step::{Answer, Row, counted, instead};
 use crate::core::callin::{self, Identified};
 use crate::core::documents;
-use crate::store::{Claimed, Delivery, Session, StoreError, callers};
+use crate::core::fallback::Asker;
+use crate::core::links::Links;
+use crate::core::state::Session;
+use crate::core::step::Event;
+use crate::store::callers::{self, Whoever};
+use crate::store::scene::About;
+use crate::store::{StoreError, Work, Writing};
 
-type Answer = Result<Twiml, Fault>;
+/// Somebody who wants to start.
+struct Start<'s> {
+    who: Who<'s>,
+    call: &'s str,
+    caller_type: &'static str,
+    /// The number of this try at a PIN.
+    attempt: u32,
+    links: &'s Links,
+    to_do: AtomicBool,
+}
+
+enum Who<'s> {
+    Pin(&'s str),
+    Page(&'s str),
+}
 
 /// POST /callin/create: the first prompt. It depends on nothing.
-pub(super) async fn create(State(app): State<Arc<App>>, _: TwilioRequest) -> Answer {
-    Ok(documents::ask_pin(&app.links, 1).into())
+pub(super) async fn create(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "callin_create", asker: Asker::Anybody };
+    let begun = Instant::now();
+    let _ = instead(&app, row, &request);
+    counted(&app, row, begun, Ok(callin::first_prompt(&app.links).into()))
 }
 
 /// POST `/identify_caller`: Digits is a PIN, attempt the number of this try.
 pub(super) async fn identify(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
-    let call = request.require_call()?;
-    match app.store.take_up(&request.delivery).await? {
-        Delivery::Answered(answer) => Ok(Twiml(answer)),
-        Delivery::Ours(mut claimed) => {
-            let spoken = identify_on(&app, &request, call, claimed.connection()).await?;
-            finish(claimed, &spoken).await
-        }
-    }
+    let row = Row { name: "identify_caller", asker: Asker::Caller };
+    let who = Who::Pin(request.digits().trim());
+    start(&app, row, &request, who, "Phone").await
 }
 
-async fn identify_on(
+/// POST `/caller/start_calling`: the browser's own telephone; `session_key` is that of its page.
+pub(super) async fn start_calling(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "start_calling", asker: Asker::Caller };
+    let given = request.form.filled("session_key").or_else(|| request.query.filled("session_key"));
+    start(&app, row, &request, Who::Page(given.unwrap_or_default()), "Twilio client").await
+}
+
+async fn start(
     app: &App,
+    row: Row,
     request: &TwilioRequest,
-    call: CallSid,
-    connection: &mut SqliteConnection,
-) -> Result<verbs::Response, StoreError> {
-    // One session a call, however often and however differently the call asks.
-    if let Some(session) = callers::session_of_call(connection, call.as_str()).await? {
-        return Ok(if session.on_call { welcome(app, &session) } else { documents::hang_up() });
+    who: Who<'_>,
+    caller_type: &'static str,
+) -> Answer {
+    let begun = Instant::now();
+    let call = request.require_call()?;
+    if instead(app, row, request).is_some() {
+        return counted(app, row, begun, Ok(documents::retry().into()));
     }
     let attempt = request.number("attempt").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    let pin = request.form.get("Digits").unwrap_or_default().trim();
-    let candidate = callers::candidate(connection, pin).await?;
-    Ok(match callin::identify(candidate, Timestamp::now()) {
-        Identified::Unknown => callin::after_wrong_pin(&app.links, attempt),
-        Identified::NoCampaign => documents::no_campaign(),
-        Identified::Unfit(reason) => documents::unfit(reason),
-        Identified::Open(new) => {
-            let session =
-                callers::open_session(connection, &new, call.as_str(), &fresh_key()).await?;
-            if !new.phones_only {
-                let data = json!({ "caller_session_id": session.id, "dialer": new.mode });
-                callers::tell_browser(connection, &session.key, "start_calling", &data).await?;
-            }
-            welcome(app, &session)
+    let links = &app.links;
+    let to_do = AtomicBool::new(false);
+    let start = Start { who, call: call.as_str(), caller_type, attempt, links, to_do };
+    let answer = app.store.once(&request.delivery, &start).await;
+    if start.to_do.load(Ordering::Acquire) {
+        app.orders.notify_one();
+    }
+    counted(app, row, begun, answer.map(Twiml).map_err(Into::into))
+}
+
+impl Work for Start<'_> {
+    async fn work(&self, writing: &mut Writing<'_>) -> Result<Response, StoreError> {
+        // One session a call, however often and however differently the call asks.
+        if let Some(session) = writing.session(None, Some(self.call)).await? {
+            return self.welcome(writing, &session).await;
         }
-    })
-}
-
-/// POST /caller/{id}/callin_choice: the menu.
-pub(super) async fn choice(
-    State(app): State<Arc<App>>,
-    Path(_): Path<String>,
-    request: TwilioRequest,
-) -> Answer {
-    let session = session(&app, &request).await?;
-    Ok(match session {
-        Some(session) => documents::menu(&app.links, session.caller_id, session.id),
-        None => documents::hang_up(),
-    }
-    .into())
-}
-
-/// POST `/caller/{id}/read_instruction_options`: the key pressed in the menu.
-pub(super) async fn read_instruction_options(
-    State(app): State<Arc<App>>,
-    Path(_): Path<String>,
-    request: TwilioRequest,
-) -> Answer {
-    let session = session(&app, &request).await?;
-    let digits = request.form.get("Digits").unwrap_or_default();
-    Ok(match session {
-        Some(session) => callin::menu_choice(&app.links, digits, session.caller_id, session.id),
-        None => documents::hang_up(),
-    }
-    .into())
-}
-
-/// POST `/caller/end_session`: the caller's leg is over.
-pub(super) async fn end_session(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
-    let call = request.require_call()?;
-    match app.store.take_up(&request.delivery).await? {
-        Delivery::Answered(answer) => Ok(Twiml(answer)),
-        Delivery::Ours(mut claimed) => {
-            let spoken = end_session_on(call, claimed.connection()).await?;
-            finish(claimed, &spoken).await
+        let who = match self.who {
+            Who::Pin(pin) => Whoever::Pin(pin),
+            Who::Page(key) => Whoever::Page(key),
+        };
+        let candidate = callers::candidate(writing, who).await?;
+        let identified = callin::identify(candidate, Timestamp::now());
+        let Identified::Open(new) = identified else {
+            return Ok(match (&self.who, &identified) {
+                // There is nothing to be keyed again.
+                (Who::Page(_), Identified::Unknown) => documents::hang_up(),
+                _ => callin::refusal(self.links, &identified, self.attempt),
+            });
+        };
+        let id =
+            callers::open_session(writing, &new, self.call, self.caller_type, &fresh_key()).await?;
+        let Some(session) = writing.session(Some(id), None).await? else {
+            return Ok(documents::hang_up());
+        };
+        if !session.phones_only {
+            let data = json!({ "caller_session_id": id, "dialer": new.mode.name() });
+            callers::tell_browser(writing, &session.key, "start_calling", &data).await?;
         }
+        self.welcome(writing, &session).await
     }
 }
 
-async fn end_session_on(
-    call: CallSid,
-    connection: &mut SqliteConnection,
-) -> Result<verbs::Response, StoreError> {
-    if let Some(session) = callers::session_of_call(connection, call.as_str()).await? {
-        callers::end_session(connection, session.id).await?;
-        if session.on_call && !session.phones_only {
-            let data = json!({ "pusher_key": session.key });
-            callers::tell_browser(connection, &session.key, "caller_disconnected", &data).await?;
-        }
+impl Start<'_> {
+    /// What a caller with a session hears first.
+    async fn welcome(
+        &self,
+        writing: &mut Writing<'_>,
+        session: &Session,
+    ) -> Result<Response, StoreError> {
+        let event = if session.phones_only {
+            Event::Menu(String::new())
+        } else {
+            Event::Ready { ends: true }
+        };
+        let about = About::Session { id: Some(session.id), call_sid: None };
+        let taken = writing.step(&about, &event, self.links, Timestamp::now()).await?;
+        self.to_do.store(taken.to_do, Ordering::Release);
+        Ok(taken.document)
     }
-    Ok(documents::hang_up())
-}
-
-async fn finish(claimed: Claimed<'_>, spoken: &verbs::Response) -> Answer {
-    let answer = spoken.to_xml();
-    claimed.finish(&answer).await?;
-    Ok(Twiml(answer))
-}
-
-async fn session(app: &App, request: &TwilioRequest) -> Result<Option<Session>, Fault> {
-    let call = request.call.as_ref().map(|call| call.as_str());
-    let session = app.store.session(request.number("session_id"), call).await?;
-    Ok(session.filter(|session| session.on_call))
-}
-
-fn welcome(app: &App, session: &Session) -> verbs::Response {
-    callin::welcome(&app.links, session.phones_only, session.caller_id, session.id, &session.key)
 }
 
 /// A session key: forty hexadecimal digits that nobody can guess.

@@ -1,30 +1,50 @@
-//! What only brings news: legs that have ended, and notices of the edge. Each is done once under its
-//! delivery id, however often it comes.
+//! What only brings news besides the ends of legs: notices of the edge, and transfers. Each is done once
+//! under its delivery id, however often it comes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use holdline_twilio::verbs::Response;
+use jiff::Timestamp;
+use sqlx::AssertSqlSafe;
 
 use super::request::{TwilioRequest, edge_delivery};
 use super::{App, Fault};
-use crate::core::notice::{Meaning, Notice};
-use crate::store::reports::{self, Ended};
-use crate::store::{Claimed, Delivery};
+use crate::core::documents;
+use crate::core::links::Links;
+use crate::core::notice::{Keyed, Meaning, Notice};
+use crate::core::step::Event;
+use crate::store::scene::About;
+use crate::store::{StoreError, Work, Writing, notices, now_ms};
 
-type Answer = Result<StatusCode, Fault>;
+/// A notice as work that is done once.
+struct NoticeWork<'w> {
+    notice: &'w Notice,
+    links: &'w Links,
+    to_do: AtomicBool,
+}
 
-/// POST /calls/{id}/call_ended: a lead's leg is over.
-pub(super) async fn call_ended(
+struct TransferEnded<'w> {
+    call: &'w str,
+    id: &'w str,
+    status: &'w str,
+}
+
+/// POST /holdline/notices: what the edge has answered in our place.
+pub(super) async fn notices(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
     request: TwilioRequest,
-) -> Answer {
-    let call = request.require_call()?;
-    let Some(mut claimed) = claim(&app, &request).await? else { return Ok(DONE) };
-    let ended = ended(&request, call.as_str(), &id);
-    reports::lead_call_ended(claimed.connection(), &ended).await?;
-    finish(claimed).await
+) -> Result<StatusCode, Fault> {
+    let notice = Notice::read(&request.form)
+        .ok_or(Fault::Malformed("Notice, Row, Delivery or Target is missing"))?;
+    let work = NoticeWork { notice: &notice, links: &app.links, to_do: AtomicBool::new(false) };
+    app.store.once(&request.delivery, &work).await?;
+    if work.to_do.load(Ordering::Acquire) {
+        app.orders.notify_one();
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// POST /transfer/{id}/end: a transfer target's leg is over.
@@ -32,58 +52,78 @@ pub(super) async fn transfer_ended(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     request: TwilioRequest,
-) -> Answer {
+) -> Result<StatusCode, Fault> {
     let call = request.require_call()?;
-    let Some(mut claimed) = claim(&app, &request).await? else { return Ok(DONE) };
-    let ended = ended(&request, call.as_str(), &id);
-    reports::transfer_ended(claimed.connection(), &ended).await?;
-    finish(claimed).await
+    let status = request.form.get("CallStatus").unwrap_or_default();
+    let work = TransferEnded { call: call.as_str(), id: &id, status };
+    app.store.once(&request.delivery, &work).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-/// POST /holdline/notices: what the edge has answered in our place.
-pub(super) async fn notices(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
-    let notice = Notice::read(&request.form)
-        .ok_or(Fault::Malformed("Notice, Row, Delivery or Target is missing"))?;
-    let Some(mut claimed) = claim(&app, &request).await? else { return Ok(DONE) };
-    let connection = claimed.connection();
-    reports::keep_notice(connection, &notice).await?;
-    // What the edge gave up may have run here after all.
-    if !reports::has_run(connection, &edge_delivery(&notice.delivery)).await? {
+impl Work for NoticeWork<'_> {
+    async fn work(&self, writing: &mut Writing<'_>) -> Result<Response, StoreError> {
+        let notice = self.notice;
+        notices::keep_notice(writing, notice).await?;
+        // What the edge gave up may have run here after all.
+        if notices::has_run(writing, &edge_delivery(&notice.delivery)).await? {
+            return Ok(documents::hang_up());
+        }
         match (notice.meaning(), &notice.call) {
-            (Meaning::Answer(keyed), Some(call)) => {
-                reports::store_answer(connection, call, &keyed).await?;
-            }
-            (Meaning::AbandonedLead, Some(call)) => {
-                reports::lead_abandoned(connection, call).await?;
+            (Meaning::Answer(keyed), Some(leg)) => self.keep(writing, leg, &keyed).await?,
+            (Meaning::AbandonedLead(id), Some(leg)) => {
+                let about = About::LeadCall { id, call_sid: Some(leg.clone()) };
+                self.step(writing, &about, &Event::HungUpOn).await?;
             }
             _ => {}
         }
-    }
-    finish(claimed).await
-}
-
-const DONE: StatusCode = StatusCode::NO_CONTENT;
-
-/// The work on a report; none if it was done before.
-async fn claim<'a>(app: &'a App, request: &'a TwilioRequest) -> Result<Option<Claimed<'a>>, Fault> {
-    match app.store.take_up(&request.delivery).await? {
-        Delivery::Answered(_) => Ok(None),
-        Delivery::Ours(claimed) => Ok(Some(claimed)),
+        Ok(documents::hang_up())
     }
 }
 
-async fn finish(claimed: Claimed<'_>) -> Answer {
-    claimed.finish("").await?;
-    Ok(DONE)
+impl NoticeWork<'_> {
+    /// Keeps an answer that was keyed, unless the question was answered in this call meanwhile.
+    async fn keep(
+        &self,
+        writing: &mut Writing<'_>,
+        leg: &str,
+        keyed: &Keyed,
+    ) -> Result<(), StoreError> {
+        let call = match keyed.call_id {
+            Some(call) => Some(call),
+            None => notices::last_call_of(writing, leg).await?,
+        };
+        let Some(call) = call else { return Ok(()) };
+        let lead = keyed.voter_id.parse().unwrap_or(0);
+        notices::keep_answer(writing, call, keyed.question_id, lead, &keyed.digits, false).await?;
+        let about = About::LeadCall { id: Some(call), call_sid: None };
+        self.step(writing, &about, &Event::AnswerCameLate).await
+    }
+
+    async fn step(
+        &self,
+        writing: &mut Writing<'_>,
+        about: &About,
+        event: &Event,
+    ) -> Result<(), StoreError> {
+        let taken = writing.step(about, event, self.links, Timestamp::now()).await?;
+        self.to_do.store(taken.to_do, Ordering::Release);
+        Ok(())
+    }
 }
 
-fn ended<'r>(request: &'r TwilioRequest, call: &'r str, id: &'r str) -> Ended<'r> {
-    let form = &request.form;
-    Ended {
-        call,
-        id,
-        status: form.get("CallStatus").unwrap_or_default(),
-        answered_by: form.filled("AnsweredBy"),
-        duration_s: form.get("CallDuration").and_then(|seconds| seconds.parse().ok()),
+impl Work for TransferEnded<'_> {
+    async fn work(&self, writing: &mut Writing<'_>) -> Result<Response, StoreError> {
+        let insert = format!(
+            "{} INTO transfer_calls (call_sid, transfer_id, twilio_status, ended_ms) VALUES (?, ?, ?, ?)",
+            writing.dialect.insert_new()
+        );
+        sqlx::query(AssertSqlSafe(insert))
+            .bind(self.call.to_owned())
+            .bind(self.id.to_owned())
+            .bind(self.status.to_owned())
+            .bind(now_ms())
+            .execute(writing.connection())
+            .await?;
+        Ok(documents::hang_up())
     }
 }

@@ -38,6 +38,16 @@ impl TwilioRequest {
         self.call.ok_or(Fault::Malformed("CallSid is missing or malformed"))
     }
 
+    /// What was keyed.
+    pub(crate) fn digits(&self) -> &str {
+        self.form.get("Digits").unwrap_or_default()
+    }
+
+    /// A place in a list, of the query; the first where none is named.
+    pub(crate) fn index(&self, name: &str) -> usize {
+        self.number(name).and_then(|number| usize::try_from(number).ok()).unwrap_or(0)
+    }
+
     /// A whole number of the query.
     pub(crate) fn number(&self, name: &str) -> Option<i64> {
         self.query.get(name)?.parse().ok()

@@ -57,12 +57,16 @@ pub struct Conference {
     pub action: Option<String>,
     /// Whether `*` leaves the conference.
     pub hangup_on_star: bool,
-    /// Whether this party's arrival starts it.
-    pub start_on_enter: bool,
+    /// Whether what is said is recorded; Twilio's default is not.
+    pub record: Option<bool>,
+    /// Whether this party's arrival starts it; Twilio's default is that it does.
+    pub start_on_enter: Option<bool>,
     /// Whether this party's leaving ends it.
     pub end_on_exit: bool,
     /// Whether others hear a tone when this party comes or goes.
     pub beep: bool,
+    /// Whether this party can only listen; Twilio's default is not.
+    pub muted: Option<bool>,
     /// What is heard until it starts; fetched by GET.
     pub wait_url: String,
 }
@@ -184,11 +188,20 @@ impl Conference {
         if let Some(action) = &self.action {
             dial = dial.with_attribute(("action", action.as_str()));
         }
+        if let Some(record) = self.record {
+            dial = dial.with_attribute(("record", flag(record)));
+        }
         dial.write_inner_content(|inside| {
-            inside
-                .create_element("Conference")
+            let mut conference = inside.create_element("Conference");
+            for (name, on) in
+                [("startConferenceOnEnter", self.start_on_enter), ("muted", self.muted)]
+            {
+                if let Some(on) = on {
+                    conference = conference.with_attribute((name, flag(on)));
+                }
+            }
+            conference
                 .with_attributes([
-                    ("startConferenceOnEnter", flag(self.start_on_enter)),
                     ("endConferenceOnExit", flag(self.end_on_exit)),
                     ("beep", flag(self.beep)),
                     ("waitUrl", self.wait_url.as_str()),
@@ -242,14 +255,16 @@ mod tests {
             room: "k".into(),
             action: Some("/caller/1/pause".into()),
             hangup_on_star: true,
-            start_on_enter: false,
+            record: Some(true),
+            start_on_enter: Some(false),
             end_on_exit: true,
             beep: true,
+            muted: None,
             wait_url: "/music".into(),
         }));
         assert_eq!(
             document.to_xml(),
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Dial hangupOnStar=\"true\" action=\"/caller/1/pause\">\
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Dial hangupOnStar=\"true\" action=\"/caller/1/pause\" record=\"true\">\
              <Conference startConferenceOnEnter=\"false\" endConferenceOnExit=\"true\" beep=\"true\" waitUrl=\"/music\" waitMethod=\"GET\">k</Conference></Dial></Response>"
         );
     }

@@ -31,6 +31,7 @@ What people do is written as acts in order, separated by semicolons:
   talk 20s     in a conference, presses star 20 s after somebody came to talk to
   hang up 5s   hangs up 5 s after the act before, wherever that is
   repeat       starts over
+  always ...   WORDS=KEYS or talk 20s, whenever there is occasion; of keys written 1*|2* chance takes one
 A time may be a range: wait 2s-5s.
 
 People who are called begin with how they take it:

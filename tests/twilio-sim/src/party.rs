@@ -23,6 +23,8 @@ pub struct Party {
     acts: VecDeque<Act>,
     /// The whole script, if it starts over when it is done.
     again: Option<VecDeque<Act>>,
+    /// What the person does whenever there is occasion, beside the script: keys, and talks.
+    habits: Vec<Act>,
 }
 
 /// One thing a person does.
@@ -132,7 +134,26 @@ impl Party {
 
     /// Whether everything was done.
     pub fn is_done(&self) -> bool {
-        self.acts.is_empty()
+        self.acts.is_empty() && self.habits.is_empty()
+    }
+
+    /// The keys that the person presses whenever these words are heard; of several, chance decides.
+    pub(crate) fn habit_at(&self, heard: &str, dice: &mut Dice) -> Option<String> {
+        let keys = self.habits.iter().find_map(|habit| match habit {
+            Act::Press { hearing, keys } if heard.contains(hearing.as_str()) => Some(keys),
+            _ => None,
+        })?;
+        let choices: Vec<&str> = keys.split('|').collect();
+        let chosen = dice.between(0.0, choices.len() as f64) as usize;
+        choices.get(chosen).or(choices.last()).map(|keys| (*keys).to_owned())
+    }
+
+    /// How long the person usually talks.
+    pub(crate) fn usual_talk(&self) -> Option<Span> {
+        self.habits.iter().find_map(|habit| match habit {
+            Act::Talk(span) => Some(*span),
+            _ => None,
+        })
     }
 
     /// What is to be done next.
@@ -151,7 +172,8 @@ impl Party {
     }
 }
 
-/// `"access number=1234567*; menu=#; wait 2s-5s; leave 20s; hang up 5s; repeat"`: acts in order.
+/// `"access number=1234567*; menu=#; wait 2s-5s; leave 20s; hang up 5s; repeat"`: acts in order. And
+/// `"always how was it=1*|2*; always talk 5s-20s"`: what is done whenever there is occasion.
 impl FromStr for Party {
     type Err = String;
 
@@ -160,6 +182,10 @@ impl FromStr for Party {
         for part in parts(text) {
             if part == "repeat" {
                 party.again = Some(party.acts.clone());
+                continue;
+            }
+            if let Some(habit) = part.strip_prefix("always ") {
+                party.habits.push(self::habit(habit.trim())?);
                 continue;
             }
             if party.again.is_some() {
@@ -179,6 +205,13 @@ fn answers_something(act: &Act) -> bool {
     matches!(act, Act::Press { .. } | Act::Leave(_) | Act::Talk(_))
 }
 
+fn habit(part: &str) -> Result<Act, String> {
+    match act(part)? {
+        habit @ (Act::Press { .. } | Act::Talk(_)) => Ok(habit),
+        _ => Err(format!("{part:?} cannot be done always: only keys and \"talk 5s\" can")),
+    }
+}
+
 fn act(part: &str) -> Result<Act, String> {
     if let Some((hearing, keys)) = part.split_once('=') {
         return Ok(Act::Press { hearing: hearing.trim().into(), keys: keys.trim().into() });
@@ -194,7 +227,7 @@ fn act(part: &str) -> Result<Act, String> {
         }
     }
     Err(format!(
-        "{part:?} is none of \"words heard=keys\", \"wait 2s\", \"leave 20s\", \"talk 20s\", \"hang up 5s\", \"repeat\""
+        "{part:?} is none of \"words heard=keys\", \"wait 2s\", \"leave 20s\", \"talk 20s\", \"hang up 5s\", \"repeat\", \"always ...\""
     ))
 }
 
@@ -304,9 +337,24 @@ mod tests {
     }
 
     #[test]
+    fn habits_are_no_acts_and_are_never_done_with() {
+        let party: Party = "a=1; always how was it=1*|2*; always talk 5s".parse().unwrap();
+        let mut dice = Seed::from(7).dice("party", 0);
+        let mut keys: Vec<_> =
+            (0..50).map(|_| party.habit_at("and how was it?", &mut dice).unwrap()).collect();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys, ["1*", "2*"]);
+        assert_eq!(party.habit_at("something else", &mut dice), None);
+        assert_eq!(party.usual_talk(), Some(Span::seconds(5.0)));
+        assert!(matches!(party.next_act(), Some(Act::Press { .. })) && !party.is_done());
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_with_the_place() {
         for (text, word) in [
             ("jump", "jump"),
+            ("always leave 2s", "always"),
             ("leave soon", "soon"),
             ("hang up 9s-3s", "9s-3s"),
             ("repeat; a=1", "a=1"),

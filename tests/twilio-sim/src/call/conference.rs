@@ -94,7 +94,7 @@ impl Call {
                     None => {
                         let waited = matches!(self.party.next_act(), Some(Act::Wait(_)));
                         let left = !waited && self.press_star(dial).await;
-                        self.act_done();
+                        self.conference_act_done();
                         if left { return Ok(Stay::Ended); }
                         plan = self.plan(joined, since);
                     }
@@ -106,11 +106,11 @@ impl Call {
     /// When the person will do what is next for them in a conference they joined at one time, and in
     /// which they have had company since another.
     fn plan(&mut self, joined: Instant, since: Option<Instant>) -> Option<Instant> {
-        let (from, span) = match self.party.next_act()? {
-            Act::Wait(span) => (Instant::now(), *span),
-            Act::Leave(span) => (joined, *span),
-            Act::Talk(span) => (since?, *span),
-            Act::Press { .. } | Act::HangUp(_) => return None,
+        let (from, span) = match self.party.next_act() {
+            Some(Act::Wait(span)) => (Instant::now(), *span),
+            Some(Act::Leave(span)) => (joined, *span),
+            Some(Act::Talk(span)) => (since?, *span),
+            Some(Act::Press { .. } | Act::HangUp(_)) | None => (since?, self.party.usual_talk()?),
         };
         let seconds = span.draw(&mut self.dice);
         Some(from + (self.after(seconds) - Instant::now()))
@@ -122,6 +122,13 @@ impl Call {
             self.act_done();
         }
         Stay::Ended
+    }
+
+    /// What was due in the conference is done; what is usual is not due but once more.
+    fn conference_act_done(&mut self) {
+        if matches!(self.party.next_act(), Some(Act::Wait(_) | Act::Leave(_) | Act::Talk(_))) {
+            self.act_done();
+        }
     }
 
     /// Whether star ends the stay.

@@ -90,6 +90,9 @@ impl Call {
             self.act_done();
             return Ok((keys, left));
         }
+        if let Some(keys) = self.party.habit_at(&self.heard, &mut self.dice) {
+            return Ok((keys, left));
+        }
         Ok((std::mem::take(&mut self.keyed), left))
     }
 

@@ -1,0 +1,423 @@
+//! The caller's session: what each event makes of it.
+//!
+//! | stage | what leads on |
+//! |---|---|
+//! | menu | star: the next number |
+//! | idle | the next number, or waiting (predictive) |
+//! | offered | called, passed on, or offered again |
+//! | dialing | somebody answers: talking. Nobody does, or star is pressed: idle |
+//! | waiting | somebody answers: talking |
+//! | talking | the conference is over: survey, or wrap-up where there is a browser |
+//! | survey | the last answer: idle |
+//! | wrap-up | the browser says how it went: idle |
+
+use holdline_twilio::verbs::Response;
+use serde_json::{Value, json};
+
+use super::documents;
+use super::fit::Unfit;
+use super::lead;
+use super::links::Survey;
+use super::state::{CallStage, Household, LeadCall, Mode, Session, Stage};
+use super::step::{Effect, Event, Reason, Run, Supply, Told, Want};
+
+/// Keyed instead of an answer: no further questions.
+const NO_MORE_QUESTIONS: &str = "999";
+
+/// Takes a step that a caller's leg, or their browser, calls for. Without a session there is nothing to
+/// be done but to hang up: an error would only make Twilio ask a fallback as hopeless as this.
+pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
+    let Some(session) = run.state.session.clone() else { return Ok(run.hang_up()) };
+    if let Event::Keyed { call, question_id, number, digits } = event {
+        return Ok(keyed(run, &session, *call, *question_id, *number, digits));
+    }
+    if !session.on_call() {
+        return Ok(run.hang_up());
+    }
+    match event {
+        Event::Menu(digits) => menu(run, &session, digits),
+        Event::Ready { ends } => ready(run, *ends),
+        Event::Decide { phone, digits } => decide(run, &session, phone.as_deref(), digits.as_deref()),
+        Event::Wait => wait(run),
+        Event::Question(number) => Ok(question(run, &session, *number)),
+        Event::Pause { over } => Ok(pause(run, &session, *over)),
+        Event::DialOrdered { phone } => Ok(dial_ordered(run, &session, phone)),
+        Event::Prohibited(reason) => Ok(prohibited(run, *reason)),
+        Event::MessageFailed(why) => {
+            let message = "The recording could not be played.";
+            run.tell("message_drop_error", json!({ "message": message, "response": why }));
+            run.then(Effect::SayMessageFailed(session.id));
+            Ok(run.hang_up())
+        }
+        Event::Silent => {
+            // The order to move on was lost on the way.
+            if session.phones_only && session.stage == Stage::Idle {
+                run.then(Effect::MoveOn(session.id));
+            }
+            Ok(run.hang_up())
+        }
+        _ => {
+            run.end_session();
+            Ok(run.hang_up())
+        }
+    }
+}
+
+fn menu(run: &mut Run<'_>, session: &Session, digits: &str) -> Told {
+    let links = run.context.links;
+    match digits {
+        "#" => Ok(documents::how_to(links, session)),
+        "*" => ready(run, false),
+        _ => Ok(documents::menu(links, session)),
+    }
+}
+
+/// What a caller hears who is ready for the next number: whatever there is to go on with, before that.
+fn ready(run: &mut Run<'_>, ends: bool) -> Told {
+    let Some(session) = run.state.session.clone() else { return Ok(run.hang_up()) };
+    match session.stage {
+        Stage::Ended => Ok(run.hang_up()),
+        Stage::Offered => match (run.gate(), run.state.household.clone()) {
+            (Err(reason), _) => Ok(closed(run, reason, ends)),
+            (Ok(()), Some(household)) => Ok(offer(run, &session, &household)),
+            (Ok(()), None) => fresh(run, ends),
+        },
+        Stage::Dialing => Ok(conference(run, &session)),
+        // The conference is over, though nobody has said so yet.
+        Stage::Talking if session.phones_only => {
+            set_stage(run, Stage::Survey);
+            Ok(documents::to_question(run.context.links, &session, &survey(run, &session, 0)))
+        }
+        Stage::Talking => Ok(wrap_up(run)),
+        Stage::Survey | Stage::WrapUp => {
+            finish(run);
+            fresh(run, ends)
+        }
+        Stage::Menu | Stage::Idle | Stage::Waiting => fresh(run, ends),
+    }
+}
+
+/// The next number, or the conference of who waits.
+fn fresh(run: &mut Run<'_>, ends: bool) -> Told {
+    let moved = run.state.moved_to.take();
+    let was_moved = moved.is_some();
+    if let Some(campaign) = moved {
+        if let Some(session) = &mut run.state.session {
+            session.campaign_id = campaign.id;
+        }
+        run.state.campaign = campaign;
+    }
+    if let Err(reason) = run.gate() {
+        return Ok(closed(run, reason, ends));
+    }
+    if run.state.campaign.mode == Mode::Predictive {
+        set_stage(run, Stage::Waiting);
+        tell_next(run, was_moved, None);
+        let Some(session) = run.state.session.clone() else { return Ok(run.hang_up()) };
+        return Ok(conference(run, &session));
+    }
+    let Some(session) = run.state.session.clone() else { return Ok(run.hang_up()) };
+    let campaign = run.state.campaign.id;
+    match std::mem::replace(&mut run.supply, Supply::NotAsked) {
+        Supply::Number(household) => Ok(handed_out(run, household, was_moved)),
+        Supply::None => {
+            set_idle(run);
+            if session.phones_only {
+                return Ok(documents::out_of_numbers());
+            }
+            tell_next(run, was_moved, Some(json!({ "campaign_out_of_leads": true })));
+            Ok(conference(run, &session))
+        }
+        _ if session.phones_only => Err(Want::AnyNumber(campaign)),
+        _ => Err(Want::GoodNumber(campaign)),
+    }
+}
+
+/// A household was handed out to the caller.
+fn handed_out(run: &mut Run<'_>, household: Household, was_moved: bool) -> Response {
+    run.state.household_before = run.state.household.replace(household.clone());
+    let Some(session) = &mut run.state.session else { return run.hang_up() };
+    if household.next_lead().is_none() {
+        // Nobody is left to call there: it stays handed out until it is looked at again, and the caller
+        // gets another.
+        session.free();
+        let session = session.clone();
+        return documents::next_call(run.context.links, &session);
+    }
+    (session.stage, session.household, session.call) = (Stage::Offered, Some(household.id), None);
+    let session = session.clone();
+    let shown = shown(&household);
+    tell_next(run, was_moved, Some(shown));
+    offer(run, &session, &household)
+}
+
+/// What a browser is told of the next number.
+fn tell_next(run: &mut Run<'_>, was_moved: bool, shown: Option<Value>) {
+    let campaign = &run.state.campaign;
+    let mut data = shown.unwrap_or_else(|| json!({}));
+    data["dialer"] = campaign.mode.name().into();
+    if was_moved {
+        data["campaign_name"] = campaign.name.clone().into();
+        data["campaign_id"] = campaign.id.into();
+        data["campaign_type"] = campaign.mode.name().into();
+    }
+    let name = match (was_moved, campaign.mode) {
+        (true, _) => "caller_reassigned",
+        (false, Mode::Predictive) => "caller_connected_dialer",
+        (false, _) => "conference_started",
+    };
+    run.tell(name, data);
+}
+
+/// What a browser is shown of a household.
+pub(super) fn shown(household: &Household) -> Value {
+    let members = household.leads.iter().filter(|lead| !lead.completed).map(|lead| {
+        let fields = json!({
+            "first_name": lead.first_name, "last_name": lead.last_name, "custom_id": lead.custom_id,
+        });
+        json!({ "id": lead.id, "fields": fields, "custom_fields": {} })
+    });
+    json!({ "phone": household.phone, "members": members.collect::<Vec<_>>() })
+}
+
+fn offer(run: &Run<'_>, session: &Session, household: &Household) -> Response {
+    let (links, phone) = (run.context.links, &household.phone);
+    let Some(lead) = household.next_lead() else { return documents::next_call(links, session) };
+    match (session.phones_only, run.state.campaign.mode) {
+        (false, _) => conference(run, session),
+        (true, Mode::Preview) => documents::offer(links, session, phone, lead, true),
+        (true, _) => documents::call_next(links, session, phone, lead),
+    }
+}
+
+/// The caller decides about what was offered: once, however often the decision is told.
+fn decide(run: &mut Run<'_>, session: &Session, phone: Option<&str>, digits: Option<&str>) -> Told {
+    let links = run.context.links;
+    let household = run.state.household.clone().filter(|household| {
+        session.stage == Stage::Offered && phone.is_none_or(|phone| phone == household.phone)
+    });
+    match (household, digits) {
+        (Some(household), None | Some("*")) => Ok(dial(run, &household)),
+        (Some(_), Some("#")) => {
+            set_idle(run);
+            Ok(documents::ready_to_call(links, session))
+        }
+        (Some(household), Some(_)) => Ok(match household.next_lead() {
+            Some(lead) => documents::offer(links, session, &household.phone, lead, false),
+            None => documents::next_call(links, session),
+        }),
+        // Decided already: it is being called.
+        (None, _) if session.stage == Stage::Dialing => Ok(conference(run, session)),
+        (None, _) => Ok(documents::ready_to_call(links, session)),
+    }
+}
+
+/// Calls the household, if it may be called now. Otherwise it is left for somebody else.
+fn dial(run: &mut Run<'_>, household: &Household) -> Response {
+    if let Err(reason) = run.gate() {
+        release(run);
+        return closed(run, reason, true);
+    }
+    let Some(session) = &mut run.state.session else { return documents::hang_up() };
+    let id = run.context.fresh_id;
+    (session.stage, session.call) = (Stage::Dialing, Some(id));
+    let session = session.clone();
+    run.state.call =
+        Some(LeadCall::new(id, session.campaign_id, household, Some(session.id)));
+    run.tell("calling_voter", json!({}));
+    run.then(Effect::Dial(id));
+    conference(run, &session)
+}
+
+/// The browser orders what is offered to be dialed; anything else is a repetition.
+fn dial_ordered(run: &mut Run<'_>, session: &Session, phone: &str) -> Response {
+    let offered = run.state.household.clone().filter(|household| {
+        session.stage == Stage::Offered && household.phone == phone
+    });
+    match offered {
+        Some(household) => dial(run, &household),
+        None => documents::hang_up(),
+    }
+}
+
+/// Puts a household that was not called back where it came from.
+fn release(run: &mut Run<'_>) {
+    if let Some(household) = &mut run.state.household
+        && household.place == super::state::Place::Presented
+    {
+        household.place = super::state::Place::Available;
+    }
+}
+
+fn wait(run: &mut Run<'_>) -> Told {
+    let Some(session) = run.state.session.clone() else { return Ok(run.hang_up()) };
+    set_stage(run, Stage::Waiting);
+    Ok(conference(run, &session))
+}
+
+/// The caller has left the conference, or answered the question before this one.
+fn question(run: &mut Run<'_>, session: &Session, number: usize) -> Response {
+    let links = run.context.links;
+    match session.stage {
+        Stage::Talking | Stage::Survey => {
+            set_stage(run, Stage::Survey);
+            let place = survey(run, session, number);
+            match run.state.questions.get(number) {
+                Some(question) => documents::ask(links, session, &place, question),
+                None => {
+                    finish(run);
+                    documents::next_call(links, session)
+                }
+            }
+        }
+        Stage::Dialing => {
+            // Star was pressed while it rang.
+            run.give_up_call();
+            set_idle(run);
+            documents::next_call(links, session)
+        }
+        Stage::Waiting => {
+            set_idle(run);
+            documents::next_call(links, session)
+        }
+        // An order to move on has ended the conference, and its own document is on its way.
+        _ => documents::next_call(links, session),
+    }
+}
+
+/// An answer is kept whatever has become of the session meanwhile.
+fn keyed(
+    run: &mut Run<'_>,
+    session: &Session,
+    about: Option<i64>,
+    question_id: i64,
+    number: usize,
+    digits: &str,
+) -> Response {
+    let links = run.context.links;
+    let about = about.or(session.call);
+    if let Some(call) = about.filter(|_| digits != NO_MORE_QUESTIONS && !digits.is_empty()) {
+        run.then(Effect::Keep { call, question_id, digits: digits.to_owned() });
+        if session.call == about {
+            let answers = &mut run.state.answers;
+            answers.retain(|answer| answer.question_id != question_id);
+            answers.push(super::state::Answer { question_id, digits: digits.to_owned() });
+        }
+    }
+    let surveyed = matches!(session.stage, Stage::Survey | Stage::Talking) && session.call == about;
+    match (session.on_call(), surveyed, digits) {
+        (false, ..) => documents::hang_up(),
+        (true, true, NO_MORE_QUESTIONS) => {
+            finish(run);
+            documents::next_call(links, session)
+        }
+        (true, true, _) => {
+            documents::to_question(links, session, &survey(run, session, number + 1))
+        }
+        // It was about a call that is done with.
+        (true, false, _) => documents::next_call(links, session),
+    }
+}
+
+fn pause(run: &mut Run<'_>, session: &Session, over: bool) -> Response {
+    if over {
+        run.end_session();
+        return documents::hang_up();
+    }
+    match session.stage {
+        Stage::Talking | Stage::WrapUp => wrap_up(run),
+        Stage::Dialing => {
+            // Star was pressed while it rang.
+            run.give_up_call();
+            set_idle(run);
+            run.then(Effect::MoveOn(session.id));
+            documents::wrap_up()
+        }
+        // An order to move on has ended the conference, and its own document is on its way.
+        _ => documents::wrap_up(),
+    }
+}
+
+/// The caller writes down how the call went.
+fn wrap_up(run: &mut Run<'_>) -> Response {
+    set_stage(run, Stage::WrapUp);
+    run.tell("caller_wrapup_voice_hit", json!({}));
+    documents::wrap_up()
+}
+
+/// Says why calling cannot go on.
+fn closed(run: &mut Run<'_>, reason: Unfit, ends: bool) -> Response {
+    if ends {
+        run.end_session();
+    } else {
+        set_idle(run);
+    }
+    documents::unfit(reason)
+}
+
+fn prohibited(run: &mut Run<'_>, reason: Reason) -> Response {
+    let gate = run.gate();
+    let hours = &run.state.campaign.hours;
+    let said = match (reason, gate) {
+        (Reason::OutOfNumbers, _) => documents::out_of_numbers(),
+        (Reason::Funds, _) => documents::unfit(Unfit::OutOfFunds),
+        (Reason::Hours, _) => documents::unfit(Unfit::OutOfHours {
+            start: hours.start.unwrap_or_default(),
+            end: hours.end.unwrap_or_default(),
+        }),
+        (Reason::Gate, Err(reason)) => documents::unfit(reason),
+        (Reason::Gate, Ok(())) => documents::retry(),
+    };
+    run.end_session();
+    said
+}
+
+/// The caller is done with a call; the lead is done with, or called again, as the answers say.
+fn finish(run: &mut Run<'_>) {
+    let talked = run.state.call.as_ref().is_some_and(|call| {
+        run.state.session.as_ref().is_some_and(|session| session.call == Some(call.id))
+            && call.decision.is_some()
+    });
+    let web = run.state.session.as_ref().is_some_and(|session| !session.phones_only);
+    // Where there is a browser, it says how the call went, or the household is called again.
+    if talked && !web {
+        lead::dispose(&mut run.state);
+    }
+    set_idle(run);
+}
+
+fn survey(run: &Run<'_>, session: &Session, question: usize) -> Survey {
+    let call = run.state.call.as_ref().filter(|call| session.call == Some(call.id));
+    Survey { call: call.map(|call| call.id), lead: call.map(|call| call.lead_id), question }
+}
+
+/// The caller's conference. Who leaves it is asked how it went, or writes it down.
+fn conference(run: &Run<'_>, session: &Session) -> Response {
+    let links = run.context.links;
+    let action = if session.phones_only {
+        let call = run.state.call.as_ref().filter(|call| {
+            call.session == Some(session.id) && call.stage != CallStage::Over
+        });
+        let survey = Survey {
+            call: call.map(|call| call.id),
+            lead: call.map(|call| call.lead_id),
+            question: 0,
+        };
+        links.survey(session, "gather_response", &survey)
+    } else {
+        links.step(session, "pause")
+    };
+    documents::caller_conference(links, session, action)
+}
+
+fn set_stage(run: &mut Run<'_>, stage: Stage) {
+    if let Some(session) = &mut run.state.session {
+        session.stage = stage;
+    }
+}
+
+fn set_idle(run: &mut Run<'_>) {
+    if let Some(session) = &mut run.state.session {
+        session.free();
+    }
+}

@@ -1,0 +1,226 @@
+//! The two databases, and the few words in which they differ.
+//!
+//! Everything else is one text for both: ids are handed out by the store and not by the database,
+//! flags are numbers, and nothing is returned by a statement that changes something.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::AnyConnection;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
+
+/// How long anything waits for the store.
+pub const PATIENCE: Duration = Duration::from_millis(250);
+const MIGRATIONS: [(i64, &str, &str); 1] =
+    [(1, "origin", include_str!("../../migrations/0001_origin.sql"))];
+/// MySQL's numbers for a deadlock and for a lock that could not be had in time
+/// (dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html).
+const MYSQL_BUSY: [u16; 2] = [1213, 1205];
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    url: String,
+    /// Which database it is.
+    pub dialect: Dialect,
+}
+
+/// A kind of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// SQLite, in a file.
+    Sqlite,
+    /// MySQL or MariaDB, a server.
+    Mysql,
+}
+
+/// Why a text names no database.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} names no database: write a file's path, sqlite://PATH, or mysql://USER:PASSWORD@HOST/NAME")]
+pub struct NotADatabase(String);
+
+// === impl Database ===
+
+/// A path, `sqlite://PATH` or `mysql://USER:PASSWORD@HOST:PORT/NAME`.
+impl FromStr for Database {
+    type Err = NotADatabase;
+
+    fn from_str(text: &str) -> Result<Database, NotADatabase> {
+        match text.split_once("://") {
+            None if !text.is_empty() => Ok(Database::file(Path::new(text))),
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Database::file(Path::new(path))),
+            Some(("mysql" | "mariadb", rest)) if rest.contains('/') => {
+                Ok(Database { url: format!("mysql://{rest}"), dialect: Dialect::Mysql })
+            }
+            // The rest may hold a password.
+            Some((scheme, _)) => Err(NotADatabase(format!("{scheme}://…"))),
+            None => Err(NotADatabase(String::new())),
+        }
+    }
+}
+
+impl Database {
+    /// The SQLite file at this path; made if it is not there.
+    pub fn file(path: &Path) -> Database {
+        let mut url = String::from("sqlite://");
+        // The path is a part of a URL.
+        for byte in path.as_os_str().as_encoded_bytes() {
+            match byte {
+                b'%' | b'?' | b'#' => {
+                    url.push_str(&format!("%{byte:02X}"));
+                }
+                _ => url.push(char::from(*byte)),
+            }
+        }
+        url.push_str("?mode=rwc");
+        Database { url, dialect: Dialect::Sqlite }
+    }
+
+    /// The URL that the driver is given; it may hold a password.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "sqlite",
+            Dialect::Mysql => "mysql",
+        }
+    }
+
+    /// Begins a transaction that is going to write.
+    pub(super) fn begin(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "BEGIN IMMEDIATE",
+            Dialect::Mysql => "START TRANSACTION",
+        }
+    }
+
+    /// Behind a SELECT of rows that are going to be changed. SQLite's transactions hold all rows.
+    pub(crate) fn for_update(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "",
+            Dialect::Mysql => " FOR UPDATE",
+        }
+    }
+
+    /// The same, without waiting for rows that somebody else holds.
+    pub(crate) fn skip_locked(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "",
+            Dialect::Mysql => " FOR UPDATE SKIP LOCKED",
+        }
+    }
+
+    /// The beginning of an INSERT that does nothing where the row is there already.
+    pub(crate) fn insert_new(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "INSERT OR IGNORE",
+            Dialect::Mysql => "INSERT IGNORE",
+        }
+    }
+
+    /// Writers that a process lets into the database at once. SQLite takes one; beside each other they
+    /// would only wait there instead of here.
+    pub(super) fn writers(self) -> usize {
+        match self {
+            Dialect::Sqlite => 1,
+            Dialect::Mysql => 24,
+        }
+    }
+
+    /// Connections of a process; readers have them beside the writers.
+    pub(super) fn connections(self) -> u32 {
+        match self {
+            Dialect::Sqlite => 8,
+            Dialect::Mysql => 32,
+        }
+    }
+
+    /// Whether transactions wait for rows of each other, and one of two may be given up for that.
+    pub(super) fn waits_for_rows(self) -> bool {
+        self == Dialect::Mysql
+    }
+
+    /// Sets a new connection up.
+    pub(super) async fn prepare(self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        match self {
+            Dialect::Sqlite => {
+                // A crash of the process loses nothing; a crash of the machine may lose the last
+                // moments, and never damages what was there before.
+                let pragmas = format!(
+                    "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
+                     PRAGMA foreign_keys = ON",
+                    PATIENCE.as_millis()
+                );
+                connection.execute(AssertSqlSafe(pragmas)).await?;
+            }
+            Dialect::Mysql => {
+                // A second is the least it knows. Read committed: who waited for a row sees what it is now.
+                connection
+                    .execute("SET SESSION innodb_lock_wait_timeout = 1")
+                    .await?;
+                connection
+                    .execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                    .await?;
+                // MariaDB alone ends the transaction of a frozen process by itself; with MySQL its rows
+                // stay locked until the server gives the connection up.
+                let _ = connection.execute("SET SESSION idle_transaction_timeout = 2").await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an error says that somebody else was in the way and nothing was done.
+    pub(super) fn is_busy(self, error: &dyn sqlx::error::DatabaseError) -> bool {
+        match self {
+            // SQLITE_BUSY and its extended codes share the lowest byte (sqlite.org/rescode.html).
+            Dialect::Sqlite => error
+                .code()
+                .and_then(|code| code.parse::<u32>().ok())
+                .is_some_and(|code| code & 0xff == 5),
+            Dialect::Mysql => error
+                .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+                .is_some_and(|error| MYSQL_BUSY.contains(&error.number())),
+        }
+    }
+
+    /// The migrations. Keys are compared byte by byte, which MySQL has to be told.
+    pub(super) fn migrations(self) -> Migrator {
+        let table = "\n) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;";
+        let migrations = MIGRATIONS.map(|(version, what, sql)| {
+            let sql = match self {
+                Dialect::Sqlite => sql.to_owned(),
+                Dialect::Mysql => sql.replace("\n);", table),
+            };
+            let sql = AssertSqlSafe(sql).into_sql_str();
+            Migration::new(version, Cow::Borrowed(what), MigrationType::Simple, sql, false)
+        });
+        Migrator { migrations: Cow::Owned(migrations.into()), ..Migrator::DEFAULT }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_named_by_a_path_or_a_url() {
+        let read = |text: &str| text.parse::<Database>().map(|database| database.dialect);
+        assert_eq!(read("/tmp/a.sqlite").unwrap(), Dialect::Sqlite);
+        assert_eq!(read("sqlite://a.sqlite").unwrap(), Dialect::Sqlite);
+        assert_eq!(read("mysql://root@127.0.0.1:3306/holdline").unwrap(), Dialect::Mysql);
+        assert_eq!(Database::file(Path::new("/tmp/a?b")).url(), "sqlite:///tmp/a%3Fb?mode=rwc");
+        let refused = read("postgres://user:secret@host/x").unwrap_err().to_string();
+        assert!(refused.contains("mysql://") && !refused.contains("secret"), "{refused}");
+        assert!(read("").is_err());
+    }
+}

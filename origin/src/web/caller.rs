@@ -1,0 +1,187 @@
+//! The caller's endpoints, phones-only and web.
+//!
+//! The session is the one that `session_id` names, else that of the call; the caller's id in the path
+//! says nothing. A session that nobody knows ends the call.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Path, State};
+
+use super::App;
+use super::request::TwilioRequest;
+use super::step::{Answer, Row, counted, instead, step};
+use crate::core::documents;
+use crate::core::fallback::Asker;
+use crate::core::step::{Event, Reason};
+use crate::store::scene::About;
+
+/// POST /caller/{id}/callin_choice: the menu.
+pub(super) async fn callin_choice(
+    State(app): State<Arc<App>>,
+    request: TwilioRequest,
+) -> Answer {
+    let row = Row { name: "callin_choice", asker: Asker::Caller };
+    step(&app, row, &request, session(&request), Event::Menu(String::new())).await
+}
+
+/// POST `/caller/{id}/read_instruction_options`: the key pressed in the menu.
+pub(super) async fn read_instruction_options(
+    State(app): State<Arc<App>>,
+    request: TwilioRequest,
+) -> Answer {
+    let row = Row { name: "read_instruction_options", asker: Asker::Anybody };
+    let event = Event::Menu(request.digits().to_owned());
+    step(&app, row, &request, session(&request), event).await
+}
+
+/// POST `/caller/{id}/ready_to_call`: the next number; a closed gate ends the session.
+pub(super) async fn ready_to_call(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "ready_to_call", asker: Asker::Caller };
+    step(&app, row, &request, session(&request), Event::Ready { ends: true }).await
+}
+
+/// POST `/caller/{id}/next_call`: the next number.
+pub(super) async fn next_call(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "next_call", asker: Asker::Caller };
+    step(&app, row, &request, session(&request), Event::Ready { ends: false }).await
+}
+
+/// POST `/caller/{id}/conference_started_phones_only_preview`: star calls, pound passes.
+pub(super) async fn preview(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "conference_started_preview", asker: Asker::Caller };
+    let phone = request.query.filled("phone").map(str::to_owned);
+    let event = Event::Decide { phone, digits: Some(request.digits().to_owned()) };
+    step(&app, row, &request, session(&request), event).await
+}
+
+/// POST `/caller/{id}/conference_started_phones_only_power`: calls.
+pub(super) async fn power(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "conference_started_power", asker: Asker::Caller };
+    let phone = request.query.filled("phone").map(str::to_owned);
+    let event = Event::Decide { phone, digits: None };
+    step(&app, row, &request, session(&request), event).await
+}
+
+/// POST `/caller/{id}/conference_started_phones_only_predictive`: waits for whoever answers.
+pub(super) async fn predictive(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "conference_started_predictive", asker: Asker::Caller };
+    step(&app, row, &request, session(&request), Event::Wait).await
+}
+
+/// POST `/caller/{id}/gather_response`: a question about the call.
+pub(super) async fn gather_response(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "gather_response", asker: Asker::Caller };
+    let event = Event::Question(request.index("question_number"));
+    step(&app, row, &request, session(&request), event).await
+}
+
+/// POST `/caller/{id}/submit_response`: an answer.
+pub(super) async fn submit_response(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "submit_response", asker: Asker::Caller };
+    let event = match request.number("question_id") {
+        Some(question_id) => Event::Keyed {
+            call: request.number("call_id"),
+            question_id,
+            number: request.index("question_number"),
+            digits: request.digits().to_owned(),
+        },
+        // Without a question there is no answer, and the survey goes on where it is.
+        None => Event::Question(request.index("question_number")),
+    };
+    step(&app, row, &request, session(&request), event).await
+}
+
+/// POST `/caller/{caller_id}/pause`: a web caller has left the conference.
+pub(super) async fn pause(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "pause", asker: Asker::Pausing };
+    let over = request.form.get("CallStatus") == Some("completed");
+    step(&app, row, &request, session(&request), Event::Pause { over }).await
+}
+
+/// POST `/caller/{caller_id}/continue_conf`: a web caller goes on.
+pub(super) async fn continue_conf(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "continue_conf", asker: Asker::Caller };
+    step(&app, row, &request, session(&request), Event::Ready { ends: true }).await
+}
+
+/// POST `/caller/end_session`: the caller's leg is over.
+pub(super) async fn end_session(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let call = request.require_call()?;
+    let row = Row { name: "end_session", asker: Asker::Anybody };
+    let about = About::Session { id: None, call_sid: Some(call.as_str().to_owned()) };
+    step(&app, row, &request, about, Event::SessionEnded).await
+}
+
+/// POST `/twiml/caller_sessions/{id}/dialing_prohibited`: says why calling is closed.
+pub(super) async fn dialing_prohibited(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    request: TwilioRequest,
+) -> Answer {
+    let row = Row { name: "dialing_prohibited", asker: Asker::Anybody };
+    let About::Session { call_sid, .. } = session(&request) else { return Ok(documents::hang_up().into()) };
+    let about = About::Session { id: id.parse().ok(), call_sid };
+    step(&app, row, &request, about, Event::Prohibited(Reason::Gate)).await
+}
+
+/// POST `/caller/{id}/run_out_of_numbers`.
+pub(super) async fn run_out_of_numbers(
+    State(app): State<Arc<App>>,
+    request: TwilioRequest,
+) -> Answer {
+    let row = Row { name: "run_out_of_numbers", asker: Asker::Anybody };
+    step(&app, row, &request, session(&request), Event::Prohibited(Reason::OutOfNumbers)).await
+}
+
+/// POST `/caller/{id}/time_period_exceeded`.
+pub(super) async fn time_period_exceeded(
+    State(app): State<Arc<App>>,
+    request: TwilioRequest,
+) -> Answer {
+    let row = Row { name: "time_period_exceeded", asker: Asker::Anybody };
+    step(&app, row, &request, session(&request), Event::Prohibited(Reason::Hours)).await
+}
+
+/// POST `/caller/{id}/account_out_of_funds`.
+pub(super) async fn account_out_of_funds(
+    State(app): State<Arc<App>>,
+    request: TwilioRequest,
+) -> Answer {
+    let row = Row { name: "account_out_of_funds", asker: Asker::Anybody };
+    step(&app, row, &request, session(&request), Event::Prohibited(Reason::Funds)).await
+}
+
+/// POST `/caller/{id}/play_message_error`: the recording could not be played.
+pub(super) async fn play_message_error(
+    State(app): State<Arc<App>>,
+    request: TwilioRequest,
+) -> Answer {
+    let row = Row { name: "play_message_error", asker: Asker::Anybody };
+    let begun = Instant::now();
+    // It changes nothing, and costs nothing after a failure either; that one is counted.
+    let _ = instead(&app, row, &request);
+    counted(&app, row, begun, Ok(documents::message_failed().into()))
+}
+
+/// POST `/client/monitors/callers/start`: a supervisor listens, or speaks with them.
+pub(super) async fn monitor_start(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
+    let row = Row { name: "monitor_start", asker: Asker::Caller };
+    let begun = Instant::now();
+    let either = |name: &str| request.query.filled(name).or_else(|| request.form.filled(name));
+    let document = match (instead(&app, row, &request), either("session_key")) {
+        (Some(_), _) => documents::retry(),
+        (None, Some(key)) if app.store.is_on_call(key).await? => {
+            documents::supervise(&app.links, key, either("type") != Some("breakin"))
+        }
+        (None, _) => documents::hang_up(),
+    };
+    counted(&app, row, begun, Ok(document.into()))
+}
+
+fn session(request: &TwilioRequest) -> About {
+    About::Session {
+        id: request.number("session_id"),
+        call_sid: request.call.as_ref().map(|call| call.as_str().to_owned()),
+    }
+}

@@ -1,0 +1,324 @@
+//! Carrying out the orders of the outbox.
+//!
+//! To place a call is the one order that must not be done twice. Before Twilio is asked, that it will be
+//! is committed; after that only an answer that says "not done" lets the order be tried again. Where no
+//! answer came, or the process died over it, the call is looked up later ([`super::reconcile`]). All
+//! other orders do no harm a second time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+
+use super::{LOOK, Worker};
+use crate::core::state::{CallStage, Campaign, LeadCall, Session};
+use crate::core::step::{Event, Placed, gate};
+use crate::store::outbox::{Kind, Order};
+use crate::store::scene::{self, About};
+use crate::store::{StoreError, TRIES, Writing, now_ms};
+use crate::twilio::{Dial, Machines, Trouble};
+
+/// Orders that a process carries out at once.
+const AT_ONCE: usize = 64;
+/// How often an order is tried that Twilio has not been asked for, or that does no harm a second time.
+const MOST_TRIES: i64 = 6;
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+/// Once it is committed that Twilio will be asked, it is asked within this time or not at all: whoever
+/// was frozen in between must not place a call that was given up long ago.
+const STALE: Duration = Duration::from_secs(3);
+/// How long a call may ring, in seconds; longer where a machine's message is to be waited for.
+const RING_S: u32 = 15;
+const RING_FOR_MESSAGE_S: u32 = 30;
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) async fn carry_out_orders(self: Arc<Self>) {
+        let mut under_way = JoinSet::new();
+        loop {
+            while under_way.try_join_next().is_some() {}
+            let room = AT_ONCE - under_way.len();
+            let claimed = match self.store.claim_orders(i64::try_from(room).unwrap_or(1)).await {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    tracing::debug!(%error, "no orders were claimed");
+                    Vec::new()
+                }
+            };
+            if claimed.is_empty() || under_way.len() + claimed.len() >= AT_ONCE {
+                tokio::select! {
+                    () = self.orders.notified() => {}
+                    Some(_) = under_way.join_next() => {}
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+            }
+            for order in claimed {
+                let worker = self.clone();
+                under_way.spawn(async move { worker.carry_out(order).await });
+            }
+        }
+    }
+
+    async fn carry_out(&self, order: Order) {
+        let done = match order.kind {
+            Kind::Dial => self.dial(order).await,
+            _ => self.command(order).await,
+        };
+        let result = match &done {
+            Ok(result) => result,
+            // Somebody else does it now.
+            Err(StoreError::Fenced) => "taken over",
+            Err(error) => {
+                // The lease runs out, and it is tried again.
+                tracing::warn!(%error, order = order.kind.name(), id = order.id, "an order was left");
+                "left"
+            }
+        };
+        self.metrics.order(order.kind, result);
+    }
+
+    /// Places a call, unless nobody waits for it any more or it must not be made now.
+    async fn dial(&self, order: Order) -> Result<&'static str, StoreError> {
+        let begun = Instant::now();
+        let about = About::LeadCall { id: Some(order.subject), call_sid: None };
+        if order.was_sent {
+            // Whoever asked Twilio is gone. It will be looked up.
+            self.finish(order, None, Some("nobody knows whether Twilio was asked")).await?;
+            return Ok("unknown");
+        }
+        let Some(dial) = self.prepare(order).await? else {
+            self.finish(order, Some((&about, Event::Placed(Placed::NotSent))), None).await?;
+            return Ok("not sent");
+        };
+        if begun.elapsed() > STALE {
+            return self.put_off(order, "it took too long to begin").await;
+        }
+        let asked = self.twilio.dial(&dial).await;
+        self.metrics.twilio(asked.as_ref().err());
+        match asked {
+            Ok(sid) => {
+                self.finish(order, Some((&about, Event::Placed(Placed::Taken(sid)))), None).await?;
+                Ok("done")
+            }
+            Err(Trouble::NotAsked(why)) if order.tries < MOST_TRIES => {
+                self.put_off(order, &why).await
+            }
+            Err(trouble @ Trouble::Unknown(_)) => {
+                tracing::warn!(%trouble, call = order.subject, "it is unknown whether a call was placed");
+                self.finish(order, None, Some(&trouble.to_string())).await?;
+                Ok("unknown")
+            }
+            Err(trouble) => {
+                tracing::warn!(%trouble, call = order.subject, "a call was not placed");
+                let placed =
+                    if trouble.is_the_number() { Placed::NumberRefused } else { Placed::Refused };
+                let text = trouble.to_string();
+                self.finish(order, Some((&about, Event::Placed(placed))), Some(&text)).await?;
+                Ok("refused")
+            }
+        }
+    }
+
+    /// Commits that Twilio is going to be asked, and gives what for; nothing if it is not to be.
+    async fn prepare(&self, order: Order) -> Result<Option<Dial>, StoreError> {
+        let mut writing = self.store.begin().await?;
+        let Some((call, campaign)) = writing.call_to_place(order.subject).await? else {
+            return Ok(None);
+        };
+        let wanted = call.stage == CallStage::Placing && !call.given_up;
+        // The hours, and the funds, at this moment and not when the caller asked.
+        if !wanted || gate(&campaign, Timestamp::now()).is_err() {
+            return Ok(None);
+        }
+        writing.order_is_sent(&order).await?;
+        writing.call_is_placed(call.id).await?;
+        writing.commit().await?;
+        Ok(Some(self.dial_of(&call, &campaign)))
+    }
+
+    fn dial_of(&self, call: &LeadCall, campaign: &Campaign) -> Dial {
+        let (machines, ring_s) = match (&campaign.message, &campaign.manual_message) {
+            (Some(_), _) => (Machines::LeaveMessage, RING_FOR_MESSAGE_S),
+            // The caller hears the machine, and decides.
+            (None, Some(_)) => (Machines::NotTold, RING_FOR_MESSAGE_S),
+            (None, None) if campaign.detect_machines => (Machines::HangUp, RING_S),
+            (None, None) => (Machines::NotTold, RING_S),
+        };
+        Dial {
+            from: campaign.caller_id.clone(),
+            to: call.phone.clone(),
+            url: self.links.lead(call.id, "incoming"),
+            fallback_url: self.links.lead_fallback(call.id, "incoming"),
+            status_callback: self.links.lead_ended(call.id),
+            ring_s,
+            machines,
+            detection: self.detection,
+        }
+    }
+
+    /// An order about a leg that is there: harmless if it is done twice.
+    async fn command(&self, order: Order) -> Result<&'static str, StoreError> {
+        let asked = match order.kind {
+            Kind::HangUp | Kind::PlayMessage => self.command_lead(order).await?,
+            _ => self.command_caller(order).await?,
+        };
+        self.metrics.twilio(asked.as_ref().err());
+        match asked {
+            Ok(()) => {
+                self.finish(order, None, None).await?;
+                Ok("done")
+            }
+            Err(trouble) if order.kind == Kind::PlayMessage && !matches!(trouble, Trouble::NotAsked(_)) => {
+                let about = self.caller_of(order.subject).await?;
+                let event = Event::MessageFailed(trouble.to_string());
+                let told = about.as_ref().map(|about| (about, event));
+                self.finish(order, told, Some(&trouble.to_string())).await?;
+                Ok("refused")
+            }
+            // There is nobody to be led or hung up on any more; the callback says so.
+            Err(trouble) if trouble.is_over() => {
+                self.finish(order, None, Some(&trouble.to_string())).await?;
+                Ok("over")
+            }
+            Err(trouble @ Trouble::Refused { .. }) => {
+                tracing::error!(%trouble, order = order.kind.name(), subject = order.subject, "Twilio refuses an order");
+                self.finish(order, None, Some(&trouble.to_string())).await?;
+                Ok("refused")
+            }
+            Err(trouble) if order.tries < MOST_TRIES => {
+                self.put_off(order, &trouble.to_string()).await
+            }
+            Err(trouble) => {
+                tracing::error!(%trouble, order = order.kind.name(), subject = order.subject, "an order was given up");
+                self.finish(order, None, Some(&trouble.to_string())).await?;
+                Ok("given up")
+            }
+        }
+    }
+
+    async fn command_lead(&self, order: Order) -> Result<Result<(), Trouble>, StoreError> {
+        let mut writing = self.store.begin().await?;
+        let call = writing.call_to_place(order.subject).await?.map(|(call, _)| call);
+        drop(writing);
+        let Some(call) = call.filter(|call| call.stage != CallStage::Over) else {
+            return Ok(Ok(()));
+        };
+        match (order.kind, call.call_sid) {
+            (Kind::PlayMessage, Some(sid)) => {
+                Ok(self.twilio.redirect(&sid, &self.links.lead(call.id, "play_message")).await)
+            }
+            (_, Some(sid)) => Ok(self.twilio.hang_up(&sid).await),
+            // It is not placed yet, and will not be: or its answer orders this again.
+            (_, None) => Ok(Ok(())),
+        }
+    }
+
+    async fn command_caller(&self, order: Order) -> Result<Result<(), Trouble>, StoreError> {
+        let mut writing = self.store.begin().await?;
+        let found = writing.session_and_campaign(order.subject).await?;
+        drop(writing);
+        let Some((session, campaign)) = found else { return Ok(Ok(())) };
+        if !session.on_call() {
+            return Ok(Ok(()));
+        }
+        let url = match order.kind {
+            Kind::SayMessageFailed => self.links.step(&session, "play_message_error"),
+            _ => self.way_on(&session, &campaign),
+        };
+        Ok(self.twilio.redirect(&session.call_sid, &url).await)
+    }
+
+    /// Where a caller goes on who waits for nothing.
+    fn way_on(&self, session: &Session, campaign: &Campaign) -> String {
+        match gate(campaign, Timestamp::now()) {
+            Err(_) => self.links.dialing_prohibited(session),
+            Ok(()) if session.phones_only => self.links.step(session, "ready_to_call"),
+            Ok(()) => self.links.step(session, "continue_conf"),
+        }
+    }
+
+    async fn caller_of(&self, call: i64) -> Result<Option<About>, StoreError> {
+        let mut writing = self.store.begin().await?;
+        let found = writing.call_to_place(call).await?;
+        let session = found.and_then(|(call, _)| call.session);
+        Ok(session.map(|id| About::Session { id: Some(id), call_sid: None }))
+    }
+
+    /// The order is tried again, later each time.
+    async fn put_off(&self, order: Order, why: &str) -> Result<&'static str, StoreError> {
+        let doublings = u32::try_from(order.tries - 1).unwrap_or(0).min(10);
+        let wait = (FIRST_WAIT * 2u32.pow(doublings)).min(LONGEST_WAIT);
+        let mut writing = self.store.begin().await?;
+        writing.order_waits(&order, wait.mul_f64(0.5 + fastrand::f64() * 0.5), why).await?;
+        writing.commit().await?;
+        Ok("put off")
+    }
+
+    /// Writes down that an order is done, and what that means, in one.
+    async fn finish(
+        &self,
+        order: Order,
+        step: Option<(&About, Event)>,
+        error: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let mut tries = 1;
+        loop {
+            match self.try_finish(order, step.as_ref(), error).await {
+                // What Twilio said must not be lost for a moment's wait.
+                Err(StoreError::Busy) if tries < TRIES * 4 => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_finish(
+        &self,
+        order: Order,
+        step: Option<&(&About, Event)>,
+        error: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let mut writing = self.store.begin().await?;
+        let mut to_do = false;
+        if let Some((about, event)) = step {
+            to_do = writing.step(about, event, &self.links, Timestamp::now()).await?.to_do;
+        }
+        writing.order_is_done(&order, error).await?;
+        writing.commit().await?;
+        if to_do {
+            self.orders.notify_one();
+        }
+        Ok(())
+    }
+}
+
+// === impl Writing ===
+
+impl Writing<'_> {
+    /// A call with its campaign.
+    async fn call_to_place(
+        &mut self,
+        id: i64,
+    ) -> Result<Option<(LeadCall, Campaign)>, StoreError> {
+        let Some(call) = self.lead_call(Some(id)).await? else { return Ok(None) };
+        let campaign = scene::campaign(self, call.campaign_id).await?;
+        Ok(campaign.map(|campaign| (call, campaign)))
+    }
+
+    async fn session_and_campaign(
+        &mut self,
+        id: i64,
+    ) -> Result<Option<(Session, Campaign)>, StoreError> {
+        let Some(session) = self.session(Some(id), None).await? else { return Ok(None) };
+        let campaign = scene::campaign(self, session.campaign_id).await?;
+        Ok(campaign.map(|campaign| (session, campaign)))
+    }
+
+    /// Twilio is about to be asked to place a call.
+    async fn call_is_placed(&mut self, id: i64) -> Result<(), StoreError> {
+        let update = "UPDATE lead_calls SET dialed_ms = ? WHERE id = ?";
+        sqlx::query(update).bind(now_ms()).bind(id).execute(self.connection()).await?;
+        Ok(())
+    }
+}

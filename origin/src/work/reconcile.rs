@@ -1,0 +1,224 @@
+//! Looking up what Twilio has not reported: nothing rings for ever, and nobody keeps a seat who has hung
+//! up.
+//!
+//! A leg that should be over, and a session in which nothing has happened for a while, are looked up at
+//! Twilio, and closed as if the callback had come. A call of which nobody knows whether it was placed is
+//! looked for among the calls to its number.
+
+use std::time::Duration;
+
+use sqlx::AssertSqlSafe;
+
+use super::Worker;
+use crate::core::state::CallStage;
+use crate::core::step::{Event, LegEnd, Placed};
+use crate::store::scene::About;
+use crate::store::{Store, StoreError, millis, now_ms};
+use crate::twilio::{Call, Trouble};
+
+/// The longest that a leg may ring, Twilio's own allowance of 5 s included.
+const RINGS: Duration = Duration::from_secs(35);
+/// How many are looked up in one go.
+const AT_ONCE: i64 = 20;
+/// For so long somebody may still be about to ask Twilio for a call, having said so.
+const ASKING: Duration = Duration::from_secs(16);
+/// A call that Twilio made for us is at most so much older than the moment we asked: its clock counts
+/// seconds, and need not be ours.
+const CLOCKS: i64 = 5_000;
+
+/// A leg that is to be looked up.
+#[derive(Debug, sqlx::FromRow)]
+struct Leg {
+    id: i64,
+    call_sid: Option<String>,
+    phone: String,
+    stage: String,
+    dialed_ms: Option<i64>,
+}
+
+/// A session that is to be looked up.
+#[derive(Debug, sqlx::FromRow)]
+struct Silent {
+    id: i64,
+    call_sid: String,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) async fn reconcile(&self) {
+        let pace = (self.patience / 4).clamp(Duration::from_millis(250), Duration::from_secs(5));
+        loop {
+            tokio::time::sleep(pace.mul_f64(0.75 + fastrand::f64() * 0.5)).await;
+            for done in [self.reconcile_legs().await, self.reconcile_sessions().await] {
+                if let Err(error) = done {
+                    tracing::warn!(%error, "not everything was looked up");
+                }
+            }
+            if let Ok((count, age_ms)) = self.store.orders_waiting().await {
+                self.metrics.orders_waiting(count, age_ms);
+            }
+        }
+    }
+
+    async fn reconcile_legs(&self) -> Result<(), StoreError> {
+        let rings = self.patience + RINGS.div_f64(self.speed);
+        for leg in self.store.legs_to_look_up(self.patience, rings).await? {
+            let found = match (&leg.call_sid, leg.dialed_ms) {
+                (Some(sid), _) => self.twilio.fetch(sid).await.map(Some),
+                (None, Some(dialed)) => self.look_for(&leg, dialed).await,
+                // It was not dialed: its order is in the outbox still.
+                (None, None) => continue,
+            };
+            self.metrics.twilio(found.as_ref().err());
+            let about = About::LeadCall { id: Some(leg.id), call_sid: None };
+            let event = match found {
+                Ok(Some(call)) if call.is_over() => Event::LegEnded(end_of(&call)),
+                // It goes on; now at least it is known.
+                Ok(Some(call)) if leg.call_sid.is_none() => {
+                    Event::Placed(Placed::Taken(call.sid))
+                }
+                Ok(Some(_)) => continue,
+                Ok(None) if leg.dialed_ms.is_some_and(|at| now_ms() - at < millis(ASKING)) => continue,
+                // It was not placed after all, or Twilio does not know it any more.
+                Ok(None) => Event::LegEnded(never_was(&leg)),
+                Err(Trouble::Refused { status: 404, .. }) => Event::LegEnded(never_was(&leg)),
+                Err(trouble) => {
+                    tracing::warn!(%trouble, call = leg.id, "a leg could not be looked up");
+                    continue;
+                }
+            };
+            let what = if matches!(event, Event::Placed(_)) { "leg found" } else { "leg closed" };
+            tracing::info!(call = leg.id, stage = leg.stage, "{what}, which Twilio has not reported");
+            self.metrics.reconciled(what);
+            self.step(&about, &event).await?;
+        }
+        Ok(())
+    }
+
+    /// The call that was placed for a leg whose answer never came: one to that number, made when Twilio
+    /// was asked, and not of another leg of ours.
+    async fn look_for(&self, leg: &Leg, dialed: i64) -> Result<Option<Call>, Trouble> {
+        let calls = self.twilio.calls_to(&leg.phone).await?;
+        for call in calls {
+            let fits = call.created_ms().is_some_and(|created| created + CLOCKS >= dialed);
+            if fits && !self.store.knows_leg(&call.sid).await.unwrap_or(true) {
+                return Ok(Some(call));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn reconcile_sessions(&self) -> Result<(), StoreError> {
+        for session in self.store.sessions_to_look_up(self.patience * 2).await? {
+            let found = self.twilio.fetch(&session.call_sid).await;
+            self.metrics.twilio(found.as_ref().err());
+            let over = match found {
+                Ok(call) => call.is_over(),
+                Err(Trouble::Refused { status: 404, .. }) => true,
+                Err(trouble) => {
+                    tracing::warn!(%trouble, session = session.id, "a session could not be looked up");
+                    continue;
+                }
+            };
+            if over {
+                tracing::info!(session = session.id, "session closed, whose end Twilio has not reported");
+                self.metrics.reconciled("session closed");
+            }
+            let event = if over { Event::SessionEnded } else { Event::Silent };
+            self.step(&About::Session { id: Some(session.id), call_sid: None }, &event).await?;
+        }
+        Ok(())
+    }
+}
+
+fn end_of(call: &Call) -> LegEnd {
+    LegEnd {
+        call_sid: Some(call.sid.clone()),
+        status: call.status.clone(),
+        answered_by: call.answered_by.clone(),
+        duration_s: call.duration.as_deref().and_then(|seconds| seconds.parse().ok()),
+        to: call.to.clone(),
+    }
+}
+
+fn never_was(leg: &Leg) -> LegEnd {
+    LegEnd {
+        call_sid: None,
+        status: "canceled".into(),
+        answered_by: None,
+        duration_s: None,
+        to: leg.phone.clone(),
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Legs that are to be looked up now: those that ring longer than they can, those of which nobody
+    /// knows whether they were placed, and those that talk, now and then.
+    async fn legs_to_look_up(
+        &self,
+        patience: Duration,
+        rings: Duration,
+    ) -> Result<Vec<Leg>, StoreError> {
+        let now = now_ms();
+        let ago = |time: Duration| now - millis(time);
+        let select = "SELECT id, call_sid, phone, stage, dialed_ms FROM lead_calls \
+            WHERE stage <> ? AND checked_ms <= ? AND ((stage = 'connected' AND connected_ms <= ?) \
+            OR (stage <> 'connected' AND dialed_ms <= ?) \
+            OR (stage = 'placing' AND call_sid IS NULL AND dialed_ms <= ?)) ORDER BY checked_ms LIMIT ?";
+        let mut connection = self.reading().await?;
+        let legs: Vec<Leg> = sqlx::query_as(select)
+            .bind(CallStage::Over.name())
+            .bind(ago(patience))
+            .bind(ago(patience * 2))
+            .bind(ago(rings))
+            .bind(ago(patience))
+            .bind(AT_ONCE)
+            .fetch_all(&mut *connection)
+            .await?;
+        drop(connection);
+        self.are_looked_up("lead_calls", legs.iter().map(|leg| leg.id)).await?;
+        Ok(legs)
+    }
+
+    /// Sessions in which nothing has happened for so long.
+    async fn sessions_to_look_up(&self, silence: Duration) -> Result<Vec<Silent>, StoreError> {
+        let before = now_ms() - millis(silence);
+        let select = "SELECT id, call_sid FROM caller_sessions WHERE on_call = 1 AND checked_ms <= ? \
+                      ORDER BY checked_ms LIMIT ?";
+        let mut connection = self.reading().await?;
+        let query = sqlx::query_as(select).bind(before).bind(AT_ONCE);
+        let silent: Vec<Silent> = query.fetch_all(&mut *connection).await?;
+        drop(connection);
+        self.are_looked_up("caller_sessions", silent.iter().map(|session| session.id)).await?;
+        Ok(silent)
+    }
+
+    /// Not to be looked up again at once, here or by another process.
+    async fn are_looked_up(
+        &self,
+        table: &str,
+        ids: impl ExactSizeIterator<Item = i64>,
+    ) -> Result<(), StoreError> {
+        if ids.len() == 0 {
+            return Ok(());
+        }
+        let update = format!("UPDATE {table} SET checked_ms = ? WHERE id = ?");
+        let (now, mut writing) = (now_ms(), self.begin().await?);
+        for id in ids {
+            let query = sqlx::query(AssertSqlSafe(update.clone())).bind(now).bind(id);
+            query.execute(writing.connection()).await?;
+        }
+        writing.commit().await
+    }
+
+    async fn knows_leg(&self, sid: &str) -> Result<bool, StoreError> {
+        let mut connection = self.reading().await?;
+        let query = "SELECT id FROM lead_calls WHERE call_sid = ?";
+        let known: Option<i64> =
+            sqlx::query_scalar(query).bind(sid.to_owned()).fetch_optional(&mut *connection).await?;
+        Ok(known.is_some())
+    }
+}
