@@ -483,6 +483,21 @@ impl World {
         Ok(query.fetch_one(&mut connection).await?)
     }
 
+    /// Waits until that number of the store is this one.
+    pub async fn until_count(&self, select: &str, number: i64) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let now = self.count(select).await?;
+            if now == number {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE * 3 {
+                bail!("{select} was not {number} in time, but {now}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The first column of what is selected of the store, as text.
     pub async fn column(&self, select: &str) -> anyhow::Result<Vec<String>> {
         let mut connection = self.reach_store().await?;

@@ -6,12 +6,17 @@
     reason = "a test that cannot go on fails"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use holdline_tests::mariadb::MariaDb;
 use holdline_tests::{Part, World};
-use twilio_sim::{Company, Lead, Party};
+use tokio::task::JoinSet;
+use twilio_sim::{Company, Lead, Mishaps, Party, Transcript};
+
+/// How long a campaign may take.
+const LONG: Duration = Duration::from_secs(180);
 
 /// What callers do: they sign in, call whom they are offered, talk, and answer what they are asked.
 const CALLER: &str = "access number={pin}*; take calls=*; always to call, pound=*; always talk 3s-8s; \
@@ -22,8 +27,8 @@ const PEOPLE: [&str; 10] = [
     "answers 2s-6s; hang up 30s",
     "answers 2s-6s; hang up 30s",
     "answers 2s-6s; hang up 30s",
-    "answers 2s-6s; hang up 1s-3s",
-    "answers 2s-6s; hang up 1s-3s",
+    "answers 2s-6s; hang up 9s-12s",
+    "answers 2s-6s; hang up 9s-12s",
     "machine 4s; hang up 20s",
     "machine 4s; hang up 20s",
     "busy",
@@ -39,6 +44,9 @@ response = [{ key = 1, value = "Great" }, { key = 2, value = "Super" }]
 text = "Will they come to the meeting?"
 response = [{ key = 1, value = "Yes" }, { key = 2, value = "No" }, { key = 3, value = "Ask again", retry = true }]
 "#;
+
+/// Stands for the account's recording in the arguments of a campaign.
+const RECORDING: &str = "{recording}";
 
 /// A campaign with its callers.
 struct Campaign {
@@ -62,7 +70,11 @@ async fn campaign(world: &World, mode: &str, leads: usize, callers: usize, more:
         "campaign", "add", &account, "Campaign", "--mode", mode, "--caller-id", "5005550001",
         "--script", &script, "--hours", "0-0", "--time-zone", "UTC",
     ];
-    let id = world.admin(&[&usual[..], more].concat()).await.unwrap();
+    let url = "http://edge.test/media/hold-music";
+    let recording = world.admin(&["recording", "add", &account, "Sorry", url]).await.unwrap();
+    let more: Vec<&str> =
+        more.iter().map(|word| if *word == RECORDING { &*recording } else { word }).collect();
+    let id = world.admin(&[&usual[..], &more].concat()).await.unwrap();
     let mut list = "phone,first_name,last_name,custom_id\n".to_owned();
     for n in 0..leads {
         writeln!(list, "{},Ann,Lee{n},c{n}", number(n)).unwrap();
@@ -85,18 +97,21 @@ fn put_somebody(company: &Company, n: usize) {
     company.put_at(&format!("+1{}", number(n)), lead);
 }
 
-/// Lets everybody call until nobody is left to be called.
-async fn work_through(world: &World, campaign: &Campaign) -> Vec<twilio_sim::Transcript> {
-    let calls = campaign.pins.iter().map(|pin| {
+/// Lets everybody call, and call again where they were cut off, until nobody is left to be called.
+fn work_through(world: &World, campaign: &Campaign) -> JoinSet<Vec<Transcript>> {
+    let mut callers = JoinSet::new();
+    for pin in &campaign.pins {
         let party: Party = CALLER.replace("{pin}", pin).parse().unwrap();
-        tokio::spawn(world.call(party).make())
-    });
-    let mut transcripts = Vec::new();
-    for call in calls.collect::<Vec<_>>() {
-        transcripts.push(call.await.unwrap());
+        let (company, line) = (world.company.clone(), world.line("/callin/create"));
+        callers.spawn(async move {
+            let mut calls: Vec<Transcript> = Vec::new();
+            while !calls.last().is_some_and(|call| call.heard().contains("nobody left to call")) {
+                calls.push(company.call(line.clone(), party.clone()).make().await);
+            }
+            calls
+        });
     }
-    world.company.settled().await;
-    transcripts
+    callers
 }
 
 /// What must be true of every campaign when all is quiet.
@@ -131,49 +146,225 @@ async fn check_invariants(world: &World, campaign: &Campaign, leads: usize) {
     assert_eq!(lost, 0);
 }
 
-/// How many keys callers pressed at questions of the script, and how many answers were kept.
-async fn check_answers(world: &World, campaign: &Campaign, transcripts: &[twilio_sim::Transcript]) {
-    let submitted: i64 = transcripts
+/// Every answer that a caller keyed was kept, once.
+async fn check_answers(world: &World, campaign: &Campaign, calls: &[Transcript]) {
+    let part = |url: &str, name: &str| {
+        let (_, query) = url.split_once('?')?;
+        let found = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        found.map(str::to_owned)
+    };
+    let keyed: BTreeSet<String> = calls
         .iter()
-        .flat_map(|transcript| transcript.webhooks())
-        .filter(|webhook| webhook.path.contains("/submit_response"))
-        .count() as i64;
+        .flat_map(|call| call.webhooks())
+        .filter(|webhook| webhook.path.ends_with("/submit_response"))
+        .map(|webhook| {
+            let part = |name| part(&webhook.url, name).unwrap_or_else(|| panic!("{}", webhook.url));
+            format!("{} {}", part("call_id"), part("question_id"))
+        })
+        .collect();
     let kept = format!(
-        "SELECT COUNT(*) FROM answers JOIN lead_calls ON lead_calls.id = answers.lead_call_id \
-         WHERE lead_calls.campaign_id = {}",
+        "SELECT CONCAT(lead_call_id, ' ', question_id) FROM answers \
+         JOIN lead_calls ON lead_calls.id = answers.lead_call_id WHERE lead_calls.campaign_id = {}",
         campaign.id
     );
-    assert_eq!(world.count(&kept).await.unwrap(), submitted, "answers were lost");
-    assert!(submitted > 0, "nobody was asked anything");
+    let kept: BTreeSet<String> = world.column(&kept).await.unwrap().into_iter().collect();
+    assert_eq!(kept, keyed, "answers were lost, or made up");
+    assert!(!keyed.is_empty(), "nobody was asked anything");
 }
 
-async fn whole_campaign(world: &World, mode: &str, more: &[&str]) {
+/// No number was rung twice, as the phone company saw it.
+fn check_dials(world: &World) {
+    let mut dialed = BTreeMap::new();
+    for call in world.company.calls().iter().filter(|call| call.direction == "outbound-api") {
+        *dialed.entry(call.to.clone()).or_insert(0) += 1;
+    }
+    let twice: Vec<_> = dialed.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "rung twice: {twice:?}");
+}
+
+async fn whole_campaign(world: &World, mode: &str, more: &[&str], outcomes: &[(&str, i64)]) {
     const LEADS: usize = 50;
     let campaign = campaign(world, mode, LEADS, 3, more).await;
-    let transcripts = work_through(world, &campaign).await;
-    for transcript in &transcripts {
-        assert!(transcript.heard().contains("nobody left to call"), "{transcript}");
-        assert!(transcript.is_unbroken(), "{transcript}");
+    let calls = tokio::time::timeout(LONG, work_through(world, &campaign).join_all()).await.unwrap();
+    let calls: Vec<Transcript> = calls.into_iter().flatten().collect();
+    assert_eq!(calls.len(), 3, "somebody was cut off");
+    for call in &calls {
+        assert!(call.is_unbroken(), "{call}");
     }
+    world.company.settled().await;
+    world.until_count("SELECT COUNT(*) FROM caller_sessions WHERE on_call = 1", 0).await.unwrap();
     check_invariants(world, &campaign, LEADS).await;
-    check_answers(world, &campaign, &transcripts).await;
+    check_answers(world, &campaign, &calls).await;
+    check_dials(world);
     let dialed = format!("SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {}", campaign.id);
     assert_eq!(world.count(&dialed).await.unwrap(), LEADS as i64);
-    for (outcome, calls) in [("completed", 25), ("busy", 5), ("no answer", 5), ("failed", 5)] {
+    for (outcome, count) in outcomes {
         let select = format!("{dialed} AND outcome = '{outcome}'");
-        assert_eq!(world.count(&select).await.unwrap(), calls, "{outcome}");
+        assert_eq!(world.count(&select).await.unwrap(), *count, "{outcome}");
     }
+    // A line for each call, and the heading.
+    let results = world.admin(&["results", &campaign.id]).await.unwrap();
+    assert_eq!(results.lines().count(), LEADS + 1);
+    assert!(results.lines().next().unwrap().ends_with("Will they come to the meeting?"), "{results}");
+}
+
+/// Machines are not told from people, and talk.
+const UNTOLD: [(&str, i64); 4] = [("completed", 35), ("busy", 5), ("no answer", 5), ("failed", 5)];
+const TOLD: [(&str, i64); 3] = [("completed", 25), ("hangup or answering machine", 10), ("failed", 5)];
+const MESSAGES: [(&str, i64); 3] = [("completed", 25), ("message delivered", 10), ("failed", 5)];
+
+async fn on_sqlite() -> World {
+    World::start(Part::Real, Part::Real).await.unwrap()
+}
+
+async fn on_mariadb() -> (MariaDb, World) {
+    let database = MariaDb::start().await.unwrap();
+    let plan = World::plan(Part::Real, Part::Real);
+    let world = plan.database(&database.url()).start().await.unwrap();
+    (database, world)
 }
 
 #[tokio::test]
-async fn a_power_campaign_from_the_list_to_the_results() {
-    let world = World::start(Part::Real, Part::Real).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(120), whole_campaign(&world, "power", &[])).await.unwrap();
+async fn a_power_campaign_on_sqlite() {
+    let world = on_sqlite().await;
+    whole_campaign(&world, "power", &["--detect-machines"], &TOLD).await;
+}
+
+#[tokio::test]
+async fn a_power_campaign_that_leaves_messages() {
+    let world = on_sqlite().await;
+    let more = ["--detect-machines", "--recording", RECORDING, "--leave-message"];
+    whole_campaign(&world, "power", &more, &MESSAGES).await;
+}
+
+#[tokio::test]
+async fn a_preview_campaign_on_sqlite() {
+    whole_campaign(&on_sqlite().await, "preview", &[], &UNTOLD).await;
+}
+
+#[tokio::test]
+async fn a_power_campaign_on_mariadb() {
+    let (_database, world) = on_mariadb().await;
+    whole_campaign(&world, "power", &[], &UNTOLD).await;
 }
 
 #[tokio::test]
 async fn a_preview_campaign_on_mariadb() {
-    let database = MariaDb::start().await.unwrap();
-    let world = World::plan(Part::Real, Part::Real).database(&database.url()).start().await.unwrap();
-    tokio::time::timeout(Duration::from_secs(120), whole_campaign(&world, "preview", &[])).await.unwrap();
+    let (_database, world) = on_mariadb().await;
+    whole_campaign(&world, "preview", &["--detect-machines"], &TOLD).await;
+}
+
+/// What is done to origin and monitor, and how long it lasts.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    Kill(&'static [Upstream]),
+    Freeze(&'static [Upstream]),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Upstream {
+    Origin,
+    Monitor,
+}
+
+const HARMS: [Harm; 6] = [
+    Harm::Kill(&[Upstream::Origin]),
+    Harm::Freeze(&[Upstream::Monitor]),
+    Harm::Freeze(&[Upstream::Origin]),
+    Harm::Kill(&[Upstream::Monitor]),
+    Harm::Kill(&[Upstream::Origin, Upstream::Monitor]),
+    Harm::Freeze(&[Upstream::Origin, Upstream::Monitor]),
+];
+
+async fn begin(world: &mut World, harm: Harm) {
+    let (Harm::Kill(whom) | Harm::Freeze(whom)) = harm;
+    for upstream in whom {
+        let place = match upstream {
+            Upstream::Origin => &mut world.origin,
+            Upstream::Monitor => &mut world.monitor,
+        };
+        match harm {
+            Harm::Kill(_) => place.kill().await.unwrap(),
+            Harm::Freeze(_) => place.program.as_ref().unwrap().freeze().unwrap(),
+        }
+    }
+}
+
+async fn mend(world: &mut World, harm: Harm) {
+    let (Harm::Kill(whom) | Harm::Freeze(whom)) = harm;
+    for upstream in whom {
+        match (harm, upstream) {
+            (Harm::Kill(_), Upstream::Origin) => world.restart_origin().await.unwrap(),
+            (Harm::Kill(_), Upstream::Monitor) => world.restart_monitor().await.unwrap(),
+            (Harm::Freeze(_), upstream) => {
+                let place = match upstream {
+                    Upstream::Origin => &world.origin,
+                    Upstream::Monitor => &world.monitor,
+                };
+                place.program.as_ref().unwrap().thaw().unwrap();
+            }
+        }
+    }
+}
+
+/// A campaign while origin and monitor are killed and frozen, and reports are lost, repeated and
+/// overtake each other.
+async fn campaign_with_harm(mut world: World, mode: &str, leads: usize) {
+    let campaign = campaign(&world, mode, leads, 4, &["--detect-machines"]).await;
+    world.company.let_go_wrong(Mishaps {
+        lose_reports: 0.1,
+        repeat_reports: 0.2,
+        delay_reports_s: 0.5,
+        rest_at_once: 3,
+        ..Mishaps::default()
+    });
+    let callers = work_through(&world, &campaign);
+    let mut working = tokio::spawn(tokio::time::timeout(LONG, callers.join_all()));
+    let mut calls = None;
+    for round in 0.. {
+        let harm = HARMS[round % HARMS.len()];
+        let pause = Duration::from_millis(600 + 200 * (round as u64 % 4));
+        begin(&mut world, harm).await;
+        // So long it lasts; and so long nothing happens then.
+        let done = tokio::time::timeout(pause, &mut working).await;
+        mend(&mut world, harm).await;
+        let done = match done {
+            Ok(done) => Ok(done),
+            Err(_) => tokio::time::timeout(pause, &mut working).await,
+        };
+        if let Ok(done) = done {
+            calls = Some(done.unwrap().expect("somebody is stuck"));
+            break;
+        }
+    }
+    let calls: Vec<Transcript> = calls.unwrap().into_iter().flatten().collect();
+    world.company.settled().await;
+    // What was kept is delivered, and what was not reported is looked up.
+    world.until_status(|status| status["spool"]["waiting"] == 0).await.unwrap();
+    for quiet in [
+        "SELECT COUNT(*) FROM caller_sessions WHERE on_call = 1",
+        "SELECT COUNT(*) FROM lead_calls WHERE stage <> 'over'",
+        "SELECT COUNT(*) FROM outbox WHERE done_ms IS NULL",
+    ] {
+        world.until_count(quiet, 0).await.unwrap();
+    }
+    check_invariants(&world, &campaign, leads).await;
+    check_answers(&world, &campaign, &calls).await;
+    check_dials(&world);
+    // It was felt: otherwise nothing was tried.
+    let by = |who: &str| {
+        calls.iter().flat_map(Transcript::answered_by).filter(|by| by == &who).count()
+    };
+    assert!(by("monitor") > 0 && by("hold") + by("canned") > 0, "no harm was done");
+}
+
+#[tokio::test]
+async fn a_power_campaign_under_faults_on_sqlite() {
+    campaign_with_harm(on_sqlite().await, "power", 50).await;
+}
+
+#[tokio::test]
+async fn a_preview_campaign_under_faults_on_mariadb() {
+    let (_database, world) = on_mariadb().await;
+    campaign_with_harm(world, "preview", 50).await;
 }
