@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use twilio_sim::{Company, Lead, Mishaps, Party, Transcript};
 
 /// How long a campaign may take.
-const LONG: Duration = Duration::from_secs(180);
+const LONG: Duration = Duration::from_secs(100);
 
 /// What callers do: they sign in, call whom they are offered, talk, and answer what they are asked.
 const CALLER: &str = "access number={pin}*; take calls=*; always to call, pound=*; always talk 3s-8s; \
@@ -307,6 +307,35 @@ async fn mend(world: &mut World, harm: Harm) {
     }
 }
 
+/// How things stand, for whoever has to find out why.
+async fn account(world: &World) -> String {
+    let mut account = String::new();
+    for select in [
+        "SELECT CONCAT_WS(' ', 'session', id, stage, household_id, lead_call_id, call_sid) FROM caller_sessions \
+         WHERE on_call = 1",
+        "SELECT CONCAT_WS(' ', 'call', id, stage, decision, outcome, given_up, call_sid) FROM lead_calls \
+         WHERE stage <> 'over'",
+        "SELECT CONCAT_WS(' ', 'order', id, kind, subject_id, tries, last_error) FROM outbox \
+         WHERE done_ms IS NULL",
+        "SELECT CONCAT_WS(' ', campaign_id, place, COUNT(*)) FROM households GROUP BY campaign_id, place",
+    ] {
+        for line in world.column(select).await.unwrap() {
+            writeln!(account, "{line}").unwrap();
+        }
+    }
+    for call in world.company.calls().iter().filter(|call| call.transcript.is_none()) {
+        writeln!(account, "live {} {} {} {}", call.sid, call.direction, call.to, call.status).unwrap();
+    }
+    let status = world.status().await.unwrap();
+    writeln!(account, "{:#}", status["upstreams"]).unwrap();
+    for place in [&world.origin, &world.monitor] {
+        let log = place.program.as_ref().unwrap().log();
+        let last: Vec<&str> = log.lines().rev().take(15).collect();
+        writeln!(account, "{}", last.join("\n")).unwrap();
+    }
+    account
+}
+
 /// A campaign while origin and monitor are killed and frozen, and reports are lost, repeated and
 /// overtake each other.
 async fn campaign_with_harm(mut world: World, mode: &str, leads: usize) {
@@ -333,7 +362,8 @@ async fn campaign_with_harm(mut world: World, mode: &str, leads: usize) {
             Err(_) => tokio::time::timeout(pause, &mut working).await,
         };
         if let Ok(done) = done {
-            calls = Some(done.unwrap().expect("somebody is stuck"));
+            let Ok(done) = done.unwrap() else { panic!("somebody is stuck: {}", account(&world).await) };
+            calls = Some(done);
             break;
         }
     }

@@ -7,7 +7,8 @@
 //! | offered | called, passed on, or offered again |
 //! | dialing | somebody answers: talking. Nobody does, or star is pressed: idle |
 //! | waiting | somebody answers: talking |
-//! | talking | the conference is over: survey, or wrap-up where there is a browser |
+//! | talking | the lead leaves: parting, or wrap-up where there is a browser. The caller does: survey |
+//! | parting | the caller comes from the conference: survey |
 //! | survey | the last answer: idle |
 //! | wrap-up | the browser says how it went: idle |
 
@@ -51,7 +52,7 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
         }
         Event::Silent => {
             // The order to move on was lost on the way.
-            if session.phones_only && session.stage == Stage::Idle {
+            if session.phones_only && matches!(session.stage, Stage::Idle | Stage::Parting) {
                 run.then(Effect::MoveOn(session.id));
             }
             Ok(run.hang_up())
@@ -84,11 +85,11 @@ fn ready(run: &mut Run<'_>, ends: bool) -> Told {
         },
         Stage::Dialing => Ok(conference(run, &session)),
         // The conference is over, though nobody has said so yet.
-        Stage::Talking if session.phones_only => {
+        Stage::Talking | Stage::Parting if session.phones_only => {
             set_stage(run, Stage::Survey);
             Ok(documents::to_question(run.context.links, &session, &survey(run, &session, 0)))
         }
-        Stage::Talking => Ok(wrap_up(run)),
+        Stage::Talking | Stage::Parting => Ok(wrap_up(run)),
         Stage::Survey | Stage::WrapUp => {
             finish(run);
             fresh(run, ends)
@@ -259,7 +260,7 @@ fn wait(run: &mut Run<'_>) -> Told {
 fn question(run: &mut Run<'_>, session: &Session, number: usize) -> Response {
     let links = run.context.links;
     match session.stage {
-        Stage::Talking | Stage::Survey => {
+        Stage::Talking | Stage::Parting | Stage::Survey => {
             set_stage(run, Stage::Survey);
             let place = survey(run, session, number);
             match run.state.questions.get(number) {
@@ -304,7 +305,8 @@ fn keyed(
             answers.push(super::state::Answer { question_id, digits: digits.to_owned() });
         }
     }
-    let surveyed = matches!(session.stage, Stage::Survey | Stage::Talking) && session.call == about;
+    let asked = matches!(session.stage, Stage::Survey | Stage::Parting | Stage::Talking);
+    let surveyed = asked && session.call == about;
     match (session.on_call(), surveyed, digits) {
         (false, ..) => documents::hang_up(),
         (true, true, NO_MORE_QUESTIONS) => {

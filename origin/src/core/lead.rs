@@ -162,8 +162,13 @@ fn talk_is_over(run: &mut Run<'_>) {
     let talks = |session: &&mut super::state::Session| {
         session.stage == Stage::Talking && call.is_some() && session.call == call
     };
-    if let Some(session) = run.state.session.as_mut().filter(talks) {
-        session.stage = if session.phones_only { Stage::Survey } else { Stage::WrapUp };
+    let Some(session) = run.state.session.as_mut().filter(talks) else { return };
+    if session.phones_only {
+        session.stage = Stage::Parting;
+        let id = session.id;
+        run.then(Effect::Part(id));
+    } else {
+        session.stage = Stage::WrapUp;
         run.tell("voter_disconnected", json!({}));
     }
 }
@@ -275,7 +280,14 @@ fn placed(run: &mut Run<'_>, before: &LeadCall, placed: &Placed) -> Response {
 
 /// An edge answered a leg in our place, and could only hang up.
 fn hung_up_on(run: &mut Run<'_>, before: &LeadCall) -> Response {
-    if before.decision.is_none() {
+    // It was decided otherwise, and the decision did not reach the lead: whoever was to talk is led on.
+    let waits = |session: &&mut super::state::Session| {
+        matches!(session.stage, Stage::Talking | Stage::Parting) && session.call == Some(before.id)
+    };
+    if let Some(session) = run.state.session.as_mut().filter(waits) {
+        session.stage = Stage::Dialing;
+    }
+    if !before.settled {
         if let Some(call) = &mut run.state.call {
             call.decision = Some(Decision::Abandon);
         }

@@ -68,7 +68,7 @@ impl Notice {
         })
     }
 
-    /// What has to be made good, provided that the visit never ran here.
+    /// What has to be made good.
     pub fn meaning(&self) -> Meaning {
         if self.what != "answered-without-origin" {
             return Meaning::Noted;

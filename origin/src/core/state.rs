@@ -53,6 +53,8 @@ named! {
         Waiting = "waiting",
         /// Talks to a lead.
         Talking = "talking",
+        /// The lead is gone, and the caller has not come from the conference yet.
+        Parting = "parting",
         /// Is asked how it went, on the phone.
         Survey = "survey",
         /// Writes down how it went, in the browser.
@@ -302,7 +304,7 @@ impl Stage {
                 "On hold"
             }
             Stage::Talking => "On call",
-            Stage::Survey | Stage::WrapUp => "Wrap up",
+            Stage::Parting | Stage::Survey | Stage::WrapUp => "Wrap up",
             Stage::Ended => "",
         }
     }

@@ -171,6 +171,9 @@ pub enum Effect {
     HangUp(i64),
     /// The caller of this session is to be led on.
     MoveOn(i64),
+    /// The same, after a while, if the caller has not come from the conference by then: a lead who was
+    /// gone before joining it has not ended it.
+    Part(i64),
     /// The recording is to be played to the lead of this call.
     PlayMessage(i64),
     /// The caller of this session is to hear that it could not be.
@@ -305,7 +308,7 @@ impl Run<'_> {
             self.give_up_call();
         }
         // What was keyed before the caller hung up counts; who was not asked anything is called again.
-        if stage == Stage::Survey && !self.state.answers.is_empty() {
+        if matches!(stage, Stage::Parting | Stage::Survey) && !self.state.answers.is_empty() {
             lead::dispose(&mut self.state);
         }
         self.tell("caller_disconnected", serde_json::json!({ "pusher_key": key }));

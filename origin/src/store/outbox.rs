@@ -25,6 +25,8 @@ named! {
         HangUp = "hang_up",
         /// To lead a caller on to the next number.
         MoveOn = "move_on",
+        /// The same, if the caller has not come from the conference meanwhile.
+        Part = "part",
         /// To play the recording to a lead.
         PlayMessage = "play_message",
         /// To tell a caller that it could not be played.
@@ -46,11 +48,12 @@ pub(crate) struct Order {
     fence: i64,
 }
 
-/// Puts an order into the outbox.
+/// Puts an order into the outbox, to be carried out after this time.
 pub(super) async fn put(
     writing: &mut Writing<'_>,
     kind: Kind,
     subject: i64,
+    after: Duration,
 ) -> Result<(), StoreError> {
     let insert = "INSERT INTO outbox (id, kind, subject_id, due_ms) VALUES (?, ?, ?, ?)";
     let id = writing.id();
@@ -58,7 +61,7 @@ pub(super) async fn put(
         .bind(id)
         .bind(kind.name())
         .bind(subject)
-        .bind(now_ms())
+        .bind(now_ms() + millis(after))
         .execute(writing.connection())
         .await?;
     Ok(())

@@ -4,6 +4,8 @@
 //! Rows are always held in the same order (session, lead call, household), so that two steps wait for
 //! each other and never for ever.
 
+use std::time::Duration;
+
 use holdline_twilio::verbs::Response;
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
@@ -16,6 +18,9 @@ use crate::core::state::{
     Answer, Campaign, Decision, LeadCall, Question, Session, Stage,
 };
 use crate::core::step::{self, Context, Effect, Event, State, Step, Supply, Want};
+
+/// How long a caller may take from the conference to the next document.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// Whom a step is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,6 +283,7 @@ impl Writing<'_> {
             Effect::HangUp(call) => (Kind::HangUp, *call),
             Effect::PlayMessage(call) => (Kind::PlayMessage, *call),
             Effect::MoveOn(session) => (Kind::MoveOn, *session),
+            Effect::Part(session) => (Kind::Part, *session),
             Effect::SayMessageFailed(session) => (Kind::SayMessageFailed, *session),
             Effect::Tell { channel, name, data } => {
                 callers::tell_browser(self, channel, name, data).await?;
@@ -290,7 +296,8 @@ impl Writing<'_> {
                 return Ok(false);
             }
         };
-        outbox::put(self, kind, subject).await?;
+        let after = if kind == Kind::Part { PARTING } else { Duration::ZERO };
+        outbox::put(self, kind, subject, after).await?;
         Ok(true)
     }
 }

@@ -77,7 +77,7 @@ impl Store {
             ("failed", numbers("failed")),
             ("on_hold", callers("'menu', 'idle', 'offered', 'dialing', 'waiting'")),
             ("on_call", callers("'talking'")),
-            ("wrap_up", callers("'survey', 'wrap_up'")),
+            ("wrap_up", callers("'parting', 'survey', 'wrap_up'")),
         ];
         let selected: Vec<String> =
             columns.iter().map(|(name, count)| format!("{count} AS {name}")).collect();

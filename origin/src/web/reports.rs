@@ -64,12 +64,14 @@ impl Work for NoticeWork<'_> {
     async fn work(&self, writing: &mut Writing<'_>) -> Result<Response, StoreError> {
         let notice = self.notice;
         notices::keep_notice(writing, notice).await?;
-        // What the edge gave up may have run here after all.
-        if notices::has_run(writing, &edge_delivery(&notice.delivery)).await? {
-            return Ok(documents::hang_up());
-        }
         match (notice.meaning(), &notice.call) {
-            (Meaning::Answer(keyed), Some(leg)) => self.keep(writing, leg, &keyed).await?,
+            (Meaning::Answer(keyed), Some(leg)) => {
+                // What the edge gave up may have run here after all.
+                if !notices::has_run(writing, &edge_delivery(&notice.delivery)).await? {
+                    self.keep(writing, leg, &keyed).await?;
+                }
+            }
+            // Whatever was decided here: the lead was told to hang up.
             (Meaning::AbandonedLead(id), Some(leg)) => {
                 let about = About::LeadCall { id, call_sid: Some(leg.clone()) };
                 self.step(writing, &about, &Event::HungUpOn).await?;

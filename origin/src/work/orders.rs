@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 
 use super::{LOOK, Worker};
-use crate::core::state::{CallStage, Campaign, LeadCall, Session};
+use crate::core::state::{CallStage, Campaign, LeadCall, Session, Stage};
 use crate::core::step::{Event, Placed, gate};
 use crate::store::outbox::{Kind, Order};
 use crate::store::scene::{self, About};
@@ -220,7 +220,8 @@ impl Worker {
         let found = writing.session_and_campaign(order.subject).await?;
         drop(writing);
         let Some((session, campaign)) = found else { return Ok(Ok(())) };
-        if !session.on_call() {
+        let parted = order.kind == Kind::Part && session.stage != Stage::Parting;
+        if !session.on_call() || parted {
             return Ok(Ok(()));
         }
         let url = match order.kind {
