@@ -172,7 +172,8 @@ async fn assemble(
     let at_once = usize::from(arguments.twilio_at_once);
     let twilio = Twilio::new(&arguments.twilio_url, &arguments.account_sid, &token, at_once)
         .context("the system's certificates cannot be read")?;
-    let store = Arc::new(Store::open(&arguments.database).await.context("cannot open the database")?);
+    let store =
+        Arc::new(Store::open(&arguments.database).await.context("cannot open the database")?);
     if arguments.sample && store.add_sample().await? {
         tracing::info!("added the sample account");
     }

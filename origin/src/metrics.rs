@@ -41,8 +41,11 @@ impl Metrics {
             prometheus::Result::Ok(gauge)
         };
         let seconds = HistogramVec::new(
-            HistogramOpts::new("holdline_origin_request_seconds", "Time to answer a request of Twilio's")
-                .buckets(SECONDS.to_vec()),
+            HistogramOpts::new(
+                "holdline_origin_request_seconds",
+                "Time to answer a request of Twilio's",
+            )
+            .buckets(SECONDS.to_vec()),
             &["row"],
         )?;
         registry.register(Box::new(seconds.clone()))?;

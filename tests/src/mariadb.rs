@@ -81,7 +81,10 @@ impl MariaDb {
                 }
                 Err(error) if begun.elapsed() > START => {
                     let log = std::fs::read_to_string(self.folder.path().join("log"));
-                    bail!("mariadbd did not answer: {error}; it said:\n{}", log.unwrap_or_default());
+                    bail!(
+                        "mariadbd did not answer: {error}; it said:\n{}",
+                        log.unwrap_or_default()
+                    );
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }

@@ -24,7 +24,7 @@ pub fn public_url(path: &str) -> Url {
         .unwrap_or_else(|error| unreachable!("{path}: {error}"))
 }
 
-/// The parameters that every request of a call has, and then these.
+/// The parameters that every request of a call has, but for these.
 pub fn form(call: &str, more: &[(&str, &str)]) -> Form {
     let always = [
         ("AccountSid", ACCOUNT),
@@ -35,7 +35,8 @@ pub fn form(call: &str, more: &[(&str, &str)]) -> Form {
         ("From", "+15005550006"),
         ("To", "+15005550001"),
     ];
-    Form::from_pairs(always.into_iter().chain(more.iter().copied()))
+    let usual = always.into_iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name));
+    Form::from_pairs(usual.chain(more.iter().copied()))
 }
 
 /// A CallSid that ends in this number.

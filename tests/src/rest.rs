@@ -1,9 +1,22 @@
-//! The phone company's REST API, for a world's origin.
+//! Twilio's REST API, for a world's origin: the phone company's own, or one that only writes down what
+//! it is asked for.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use axum::extract::State;
+use axum::{Json, Router};
+use bytes::Bytes;
+use holdline_twilio::Form;
+use serde_json::json;
 use tokio::task::JoinHandle;
 use twilio_sim::{Company, rest};
+
+/// The legs of a recorder have numbers above this one.
+const LEGS: usize = 0x1000;
+/// How long anything that is waited for may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A REST API at an address that stays, whoever serves it.
 #[derive(Debug)]
@@ -29,9 +42,17 @@ impl RestApi {
 
     /// Lets this company serve it from now on.
     pub(crate) fn serve(&mut self, company: &Company) -> anyhow::Result<()> {
+        self.serve_api(rest::router(company.clone()))
+    }
+
+    /// Lets only be written down what is asked for.
+    pub(crate) fn record(&mut self, recorder: &Recorder) -> anyhow::Result<()> {
+        self.serve_api(Router::new().fallback(record).with_state(recorder.clone()))
+    }
+
+    fn serve_api(&mut self, api: Router) -> anyhow::Result<()> {
         self.stop();
         let listener = tokio::net::TcpListener::from_std(self.listener.try_clone()?)?;
-        let api = rest::router(company.clone());
         self.serving = Some(tokio::spawn(async move {
             // It ends when it is stopped.
             let _ = axum::serve(listener, api).await;
@@ -51,4 +72,97 @@ impl Drop for RestApi {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// What an application asked Twilio's REST API for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The method.
+    pub method: http::Method,
+    /// The call that it was about; none where one was to be made, or looked for.
+    pub call: Option<String>,
+    /// The parameters.
+    pub form: Form,
+}
+
+/// A Twilio that writes down what it is asked for, and does nothing: its calls ring for ever.
+#[derive(Debug, Clone, Default)]
+pub struct Recorder(Arc<Mutex<Recorded>>);
+
+#[derive(Debug, Default)]
+struct Recorded {
+    asked: Vec<Asked>,
+    refusal: Option<(u16, u32)>,
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// All that was asked for so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.lock().asked.clone()
+    }
+
+    /// From now on whatever is to be changed is refused, with this status and error; or nothing is.
+    pub fn refuse(&self, refusal: Option<(u16, u32)>) {
+        self.lock().refusal = refusal;
+    }
+
+    /// The calls that were to be made, once there are so many.
+    pub async fn dials(&self, count: usize) -> anyhow::Result<Vec<Asked>> {
+        self.until(count, |asked| asked.method == http::Method::POST && asked.call.is_none()).await
+    }
+
+    /// The changes of this call, once there are so many.
+    pub async fn changes(&self, call: &str, count: usize) -> anyhow::Result<Vec<Asked>> {
+        let of = |asked: &Asked| {
+            asked.method == http::Method::POST && asked.call.as_deref() == Some(call)
+        };
+        self.until(count, of).await
+    }
+
+    async fn until(&self, count: usize, is: impl Fn(&Asked) -> bool) -> anyhow::Result<Vec<Asked>> {
+        let begun = Instant::now();
+        loop {
+            let found: Vec<Asked> = self.asked().into_iter().filter(|asked| is(asked)).collect();
+            if found.len() >= count {
+                return Ok(found);
+            }
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "not asked for: {:?}", self.asked());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn answer(&self, method: &http::Method, path: &str, body: &[u8]) -> (u16, serde_json::Value) {
+        let name = path.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+        let call = (name != "Calls").then(|| name.to_owned());
+        let form = Form::parse(body).unwrap_or_default();
+        let mut recorded = self.lock();
+        recorded.asked.push(Asked { method: method.clone(), call: call.clone(), form });
+        let number = recorded.asked.len();
+        let changes = method == http::Method::POST;
+        match (recorded.refusal.filter(|_| changes), call) {
+            (Some((status, code)), _) => (status, json!({ "code": code, "message": "refused" })),
+            (None, None) if !changes => (200, json!({ "calls": [] })),
+            (None, call) => {
+                let sid = call.unwrap_or_else(|| format!("CA{:032x}", LEGS + number));
+                let created = if changes { 201 } else { 200 };
+                (created, json!({ "sid": sid, "status": "in-progress" }))
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recorded> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn record(
+    State(recorder): State<Recorder>,
+    method: http::Method,
+    uri: http::Uri,
+    body: Bytes,
+) -> (http::StatusCode, Json<serde_json::Value>) {
+    let (status, answer) = recorder.answer(&method, uri.path(), &body);
+    (http::StatusCode::from_u16(status).unwrap_or_default(), Json(answer))
 }

@@ -17,7 +17,7 @@ use crate::edge::Edge;
 use crate::program::{Program, Said, run};
 pub use crate::requests::{ACCOUNT, PUBLIC_URL, TOKEN, call_sid, form, public_url};
 use crate::requests::{get, open, post};
-use crate::rest::RestApi;
+use crate::rest::{Recorder, RestApi};
 use crate::stand_in::{Manner, StandIn};
 use crate::wire::Wire;
 
@@ -57,6 +57,7 @@ pub struct Plan<'p> {
     file: Option<(&'p str, &'p str)>,
     disk_fails: bool,
     database: Option<&'p str>,
+    recorder: Option<&'p Recorder>,
 }
 
 /// What real upstreams are started with.
@@ -142,6 +143,11 @@ impl<'p> Plan<'p> {
         Plan { database: Some(url), ..self }
     }
 
+    /// Lets Twilio's REST API only write down what it is asked for, instead of placing calls.
+    pub fn recorded_by(self, recorder: &'p Recorder) -> Plan<'p> {
+        Plan { recorder: Some(recorder), ..self }
+    }
+
     /// Lays a disk under the edge that fails when [`World::disk`] tells it to.
     pub fn on_a_disk_that_fails(self) -> Plan<'p> {
         Plan { disk_fails: true, ..self }
@@ -185,6 +191,7 @@ impl World {
             file: None,
             disk_fails: false,
             database: None,
+            recorder: None,
         }
     }
 
@@ -237,7 +244,10 @@ impl World {
         let edge = Edge::start("edge", &path, &edge_environment).await?;
         let seed = Seed::from_environment().map_err(anyhow::Error::msg)?;
         let company = open(seed, Some(edge.public), 20.0)?;
-        rest.serve(&company)?;
+        match plan.recorder {
+            Some(recorder) => rest.record(recorder)?,
+            None => rest.serve(&company)?,
+        }
         let database = plan.database.map(str::to_owned);
         Ok(World { edge, edge_environment, origin, monitor, company, rest, seed, folder, database })
     }
@@ -457,6 +467,18 @@ impl World {
         Ok((status.context("no status")?, body.to_owned()))
     }
 
+    /// An order to a real upstream, as a browser gives it: the status.
+    pub async fn order(&self, place: &Place, path: &str, body: &str) -> anyhow::Result<u16> {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: order\r\nAuthorization: Bearer {INSPECT_TOKEN}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = self.raw_to(place.wire.address(), request.as_bytes()).await?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.context("no status")
+    }
+
     /// What a place of a real upstream was told to show of itself.
     pub async fn inspect(&self, place: &Place, path: &str) -> anyhow::Result<serde_json::Value> {
         let url: Url = format!("http://{}{path}", place.wire.address()).parse()?;
@@ -567,13 +589,21 @@ impl World {
 
     /// Starts the real program of a place again after it was killed.
     pub async fn restart_origin(&mut self) -> anyhow::Result<()> {
-        let setting = Setting { database: self.database.as_deref(), twilio: self.rest.url()?, folder: &self.folder };
+        let setting = Setting {
+            database: self.database.as_deref(),
+            twilio: self.rest.url()?,
+            folder: &self.folder,
+        };
         self.origin.restart(&setting).await
     }
 
     /// Starts the real program of a place again after it was killed.
     pub async fn restart_monitor(&mut self) -> anyhow::Result<()> {
-        let setting = Setting { database: self.database.as_deref(), twilio: self.rest.url()?, folder: &self.folder };
+        let setting = Setting {
+            database: self.database.as_deref(),
+            twilio: self.rest.url()?,
+            folder: &self.folder,
+        };
         self.monitor.restart(&setting).await
     }
 }

@@ -59,7 +59,13 @@ fn number(n: usize) -> String {
 }
 
 /// Sets a campaign up as an administrator does, and puts people at its numbers.
-async fn campaign(world: &World, mode: &str, leads: usize, callers: usize, more: &[&str]) -> Campaign {
+async fn campaign(
+    world: &World,
+    mode: &str,
+    leads: usize,
+    callers: usize,
+    more: &[&str],
+) -> Campaign {
     let terms = ["--plan", "business", "--paid", "true", "--minutes", "5000", "--seats", "50"];
     let account = world.admin(&[&["account", "add", "Test"][..], &terms].concat()).await.unwrap();
     let script = world.folder().join("script.toml");
@@ -67,8 +73,20 @@ async fn campaign(world: &World, mode: &str, leads: usize, callers: usize, more:
     let script = script.display().to_string();
     let script = world.admin(&["script", "import", &account, &script]).await.unwrap();
     let usual = [
-        "campaign", "add", &account, "Campaign", "--mode", mode, "--caller-id", "5005550001",
-        "--script", &script, "--hours", "0-0", "--time-zone", "UTC",
+        "campaign",
+        "add",
+        &account,
+        "Campaign",
+        "--mode",
+        mode,
+        "--caller-id",
+        "5005550001",
+        "--script",
+        &script,
+        "--hours",
+        "0-0",
+        "--time-zone",
+        "UTC",
     ];
     let url = "http://edge.test/media/hold-music";
     let recording = world.admin(&["recording", "add", &account, "Sorry", url]).await.unwrap();
@@ -81,7 +99,10 @@ async fn campaign(world: &World, mode: &str, leads: usize, callers: usize, more:
         put_somebody(&world.company, n);
     }
     let said = world.try_admin(&["list", "import", &id, "-"], &list).await.unwrap();
-    assert!(said.out.starts_with(&format!("{leads} numbers with {leads} people added")), "{said:?}");
+    assert!(
+        said.out.starts_with(&format!("{leads} numbers with {leads} people added")),
+        "{said:?}"
+    );
     let mut pins = Vec::new();
     for n in 0..callers {
         let name = format!("Caller {n}");
@@ -121,28 +142,53 @@ async fn check_invariants(world: &World, campaign: &Campaign, leads: usize) {
         world.count(&select).await.unwrap_or_else(|error| panic!("{select}: {error}"))
     };
     // Every number is in one place, and none is lost.
-    assert_eq!(count("SELECT COUNT(*) FROM households WHERE campaign_id = {id}").await, leads as i64);
+    assert_eq!(
+        count("SELECT COUNT(*) FROM households WHERE campaign_id = {id}").await,
+        leads as i64
+    );
     // Nobody was called twice: the recycle time is not over.
-    let twice = count("SELECT COUNT(*) FROM (SELECT phone FROM lead_calls WHERE campaign_id = {id} \
-                       AND dialed_ms IS NOT NULL GROUP BY phone HAVING COUNT(*) > 1) twice").await;
+    let twice = count(
+        "SELECT COUNT(*) FROM (SELECT phone FROM lead_calls WHERE campaign_id = {id} \
+                       AND dialed_ms IS NOT NULL GROUP BY phone HAVING COUNT(*) > 1) twice",
+    )
+    .await;
     assert_eq!(twice, 0, "numbers were dialed twice");
     // Nothing rings, and nobody is on call.
-    assert_eq!(count("SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {id} AND stage <> 'over'").await, 0);
-    assert_eq!(count("SELECT COUNT(*) FROM caller_sessions WHERE campaign_id = {id} AND on_call = 1").await, 0);
+    assert_eq!(
+        count("SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {id} AND stage <> 'over'").await,
+        0
+    );
+    assert_eq!(
+        count("SELECT COUNT(*) FROM caller_sessions WHERE campaign_id = {id} AND on_call = 1")
+            .await,
+        0
+    );
     // Who talked has an outcome, and everybody's outcome is known.
-    assert_eq!(count("SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {id} AND outcome IS NULL").await, 0);
+    assert_eq!(
+        count("SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {id} AND outcome IS NULL").await,
+        0
+    );
     // Nothing waits to be done.
     assert_eq!(count("SELECT COUNT(*) FROM outbox WHERE done_ms IS NULL").await, 0);
     // A number that cannot be called is not called again, and a lead who is done with is not either.
-    let wrong = count("SELECT COUNT(*) FROM households WHERE campaign_id = {id} \
-                       AND status = 'failed' AND place <> 'failed'").await;
+    let wrong = count(
+        "SELECT COUNT(*) FROM households WHERE campaign_id = {id} \
+                       AND status = 'failed' AND place <> 'failed'",
+    )
+    .await;
     assert_eq!(wrong, 0);
-    let wrong = count("SELECT COUNT(*) FROM households JOIN leads ON leads.household_id = households.id \
-                       WHERE campaign_id = {id} AND leads.completed = 1 AND place <> 'completed'").await;
+    let wrong = count(
+        "SELECT COUNT(*) FROM households JOIN leads ON leads.household_id = households.id \
+                       WHERE campaign_id = {id} AND leads.completed = 1 AND place <> 'completed'",
+    )
+    .await;
     assert_eq!(wrong, 0);
     // Everybody who picked up was put through, or counted as abandoned.
-    let lost = count("SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {id} \
-                      AND decision = 'connect' AND connected_ms IS NULL").await;
+    let lost = count(
+        "SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {id} \
+                      AND decision = 'connect' AND connected_ms IS NULL",
+    )
+    .await;
     assert_eq!(lost, 0);
 }
 
@@ -185,7 +231,8 @@ fn check_dials(world: &World) {
 async fn whole_campaign(world: &World, mode: &str, more: &[&str], outcomes: &[(&str, i64)]) {
     const LEADS: usize = 50;
     let campaign = campaign(world, mode, LEADS, 3, more).await;
-    let calls = tokio::time::timeout(LONG, work_through(world, &campaign).join_all()).await.unwrap();
+    let calls =
+        tokio::time::timeout(LONG, work_through(world, &campaign).join_all()).await.unwrap();
     let calls: Vec<Transcript> = calls.into_iter().flatten().collect();
     assert_eq!(calls.len(), 3, "somebody was cut off");
     for call in &calls {
@@ -205,12 +252,16 @@ async fn whole_campaign(world: &World, mode: &str, more: &[&str], outcomes: &[(&
     // A line for each call, and the heading.
     let results = world.admin(&["results", &campaign.id]).await.unwrap();
     assert_eq!(results.lines().count(), LEADS + 1);
-    assert!(results.lines().next().unwrap().ends_with("Will they come to the meeting?"), "{results}");
+    assert!(
+        results.lines().next().unwrap().ends_with("Will they come to the meeting?"),
+        "{results}"
+    );
 }
 
 /// Machines are not told from people, and talk.
 const UNTOLD: [(&str, i64); 4] = [("completed", 35), ("busy", 5), ("no answer", 5), ("failed", 5)];
-const TOLD: [(&str, i64); 3] = [("completed", 25), ("hangup or answering machine", 10), ("failed", 5)];
+const TOLD: [(&str, i64); 3] =
+    [("completed", 25), ("hangup or answering machine", 10), ("failed", 5)];
 const MESSAGES: [(&str, i64); 3] = [("completed", 25), ("message delivered", 10), ("failed", 5)];
 
 async fn on_sqlite() -> World {
@@ -324,7 +375,8 @@ async fn account(world: &World) -> String {
         }
     }
     for call in world.company.calls().iter().filter(|call| call.transcript.is_none()) {
-        writeln!(account, "live {} {} {} {}", call.sid, call.direction, call.to, call.status).unwrap();
+        writeln!(account, "live {} {} {} {}", call.sid, call.direction, call.to, call.status)
+            .unwrap();
     }
     let status = world.status().await.unwrap();
     writeln!(account, "{:#}", status["upstreams"]).unwrap();
@@ -362,7 +414,9 @@ async fn campaign_with_harm(mut world: World, mode: &str, leads: usize) {
             Err(_) => tokio::time::timeout(pause, &mut working).await,
         };
         if let Ok(done) = done {
-            let Ok(done) = done.unwrap() else { panic!("somebody is stuck: {}", account(&world).await) };
+            let Ok(done) = done.unwrap() else {
+                panic!("somebody is stuck: {}", account(&world).await)
+            };
             calls = Some(done);
             break;
         }
@@ -382,9 +436,8 @@ async fn campaign_with_harm(mut world: World, mode: &str, leads: usize) {
     check_answers(&world, &campaign, &calls).await;
     check_dials(&world);
     // It was felt: otherwise nothing was tried.
-    let by = |who: &str| {
-        calls.iter().flat_map(Transcript::answered_by).filter(|by| by == &who).count()
-    };
+    let by =
+        |who: &str| calls.iter().flat_map(Transcript::answered_by).filter(|by| by == &who).count();
     assert!(by("monitor") > 0 && by("hold") + by("canned") > 0, "no harm was done");
 }
 

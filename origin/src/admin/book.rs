@@ -114,11 +114,21 @@ pub(super) async fn campaign(store: &Store, command: Campaign) -> anyhow::Result
             say("id\tname\tmode\tactive\tavailable\tpresented\tbin\tblocked\tcompleted\tfailed")?;
             for campaign in campaigns {
                 let cell = |name: &str| {
-                    campaign[name].as_str().map_or_else(|| campaign[name].to_string(), str::to_owned)
+                    campaign[name]
+                        .as_str()
+                        .map_or_else(|| campaign[name].to_string(), str::to_owned)
                 };
                 let cells = [
-                    "id", "name", "mode", "active", "available", "presented", "bin", "blocked",
-                    "completed", "failed",
+                    "id",
+                    "name",
+                    "mode",
+                    "active",
+                    "available",
+                    "presented",
+                    "bin",
+                    "blocked",
+                    "completed",
+                    "failed",
                 ]
                 .map(cell);
                 say(&cells.join("\t"))?;
@@ -260,7 +270,11 @@ async fn is_free(writing: &mut Writing<'_>, pin: &str) -> Result<bool, StoreErro
 }
 
 /// Fails where there is no such row.
-pub(super) async fn is_there(writing: &mut Writing<'_>, table: &str, id: i64) -> anyhow::Result<()> {
+pub(super) async fn is_there(
+    writing: &mut Writing<'_>,
+    table: &str,
+    id: i64,
+) -> anyhow::Result<()> {
     let query = format!("SELECT COUNT(*) FROM {table} WHERE id = ?");
     let row = sqlx::query(AssertSqlSafe(query)).bind(id).fetch_one(writing.connection()).await?;
     let what = table.trim_end_matches('s');
@@ -292,8 +306,7 @@ async fn account_of(writing: &mut Writing<'_>, table: &str, id: i64) -> Result<i
 pub(super) async fn table(store: &Store, query: &str) -> anyhow::Result<()> {
     use sqlx::Column as _;
     let mut connection = store.reading().await?;
-    let rows =
-        sqlx::query(AssertSqlSafe(query.to_owned())).fetch_all(&mut *connection).await?;
+    let rows = sqlx::query(AssertSqlSafe(query.to_owned())).fetch_all(&mut *connection).await?;
     if let Some(first) = rows.first() {
         let names: Vec<&str> = first.columns().iter().map(|column| column.name()).collect();
         say(&names.join("\t"))?;

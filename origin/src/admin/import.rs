@@ -74,14 +74,18 @@ pub(super) async fn people(
 /// Reads a list: households in the order in which their numbers first come, and what is wrong.
 #[expect(clippy::type_complexity, reason = "two lists, used once")]
 fn read(file: impl Read) -> anyhow::Result<(Vec<(String, Vec<Person>)>, Vec<String>)> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(file);
+    let mut reader =
+        csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(file);
     let heading: Vec<String> = reader
         .headers()?
         .iter()
         .map(|name| name.trim_start_matches('\u{feff}').to_ascii_lowercase().replace(' ', "_"))
         .collect();
     if !heading.iter().any(|name| name == "phone") {
-        bail!("the first line must name the columns, and one of them be phone; it names {}", heading.join(", "));
+        bail!(
+            "the first line must name the columns, and one of them be phone; it names {}",
+            heading.join(", ")
+        );
     }
     let (mut places, mut faults) = (HashMap::new(), Vec::new());
     let mut households: Vec<(String, Vec<Person>)> = Vec::new();

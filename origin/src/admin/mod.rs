@@ -25,7 +25,13 @@ pub use phone::phone;
 #[derive(Debug, Args)]
 pub struct AdminArguments {
     /// The database: an SQLite file, made if it is not there, or mysql://USER:PASSWORD@HOST/NAME.
-    #[arg(long, value_name = "FILE|URL", env = "HOLDLINE_ORIGIN_DATABASE", hide_env_values = true, global = true)]
+    #[arg(
+        long,
+        value_name = "FILE|URL",
+        env = "HOLDLINE_ORIGIN_DATABASE",
+        hide_env_values = true,
+        global = true
+    )]
     database: Option<Database>,
     #[command(subcommand)]
     command: AdminCommand,

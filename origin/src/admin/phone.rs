@@ -5,7 +5,8 @@
 pub fn phone(text: &str) -> Result<String, String> {
     let separators = [' ', '-', '.', '(', ')', '/', '\u{a0}'];
     let bare = text.trim();
-    let digits: String = bare.trim_start_matches('+').chars().filter(|c| !separators.contains(c)).collect();
+    let digits: String =
+        bare.trim_start_matches('+').chars().filter(|c| !separators.contains(c)).collect();
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("{text:?} is no telephone number"));
     }

@@ -11,11 +11,7 @@ use super::book;
 use crate::store::{Store, StoreError};
 
 /// A line for each call, with a column for each question of the script.
-pub(super) async fn calls(
-    store: &Store,
-    campaign: i64,
-    out: Box<dyn Write>,
-) -> anyhow::Result<()> {
+pub(super) async fn calls(store: &Store, campaign: i64, out: Box<dyn Write>) -> anyhow::Result<()> {
     let mut writing = store.begin().await?;
     book::is_there(&mut writing, "campaigns", campaign).await?;
     drop(writing);
@@ -57,8 +53,20 @@ pub(super) async fn calls(
     .await?;
     let mut csv = csv::Writer::from_writer(out);
     let columns = [
-        "call", "phone", "custom_id", "first_name", "last_name", "caller", "outcome",
-        "twilio_status", "answered_by", "seconds", "recording", "dialed", "connected", "ended",
+        "call",
+        "phone",
+        "custom_id",
+        "first_name",
+        "last_name",
+        "caller",
+        "outcome",
+        "twilio_status",
+        "answered_by",
+        "seconds",
+        "recording",
+        "dialed",
+        "connected",
+        "ended",
     ];
     csv.write_record(columns.into_iter().chain(questions.iter().map(|(_, text)| text.as_str())))?;
     for row in &rows {
@@ -96,8 +104,16 @@ pub(super) async fn people(
     .await?;
     let mut csv = csv::Writer::from_writer(out);
     csv.write_record([
-        "phone", "place", "number_status", "custom_id", "first_name", "last_name", "status",
-        "completed", "call_back", "fields",
+        "phone",
+        "place",
+        "number_status",
+        "custom_id",
+        "first_name",
+        "last_name",
+        "status",
+        "completed",
+        "call_back",
+        "fields",
     ])?;
     for row in &rows {
         csv.write_record((0..row.len()).map(|n| cell(row, n)))?;

@@ -38,7 +38,9 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
     match event {
         Event::Menu(digits) => menu(run, &session, digits),
         Event::Ready { ends } => ready(run, *ends),
-        Event::Decide { phone, digits } => decide(run, &session, phone.as_deref(), digits.as_deref()),
+        Event::Decide { phone, digits } => {
+            decide(run, &session, phone.as_deref(), digits.as_deref())
+        }
         Event::Wait => wait(run),
         Event::Question(number) => Ok(question(run, &session, *number)),
         Event::Pause { over } => Ok(pause(run, &session, *over)),
@@ -223,8 +225,7 @@ fn dial(run: &mut Run<'_>, household: &Household) -> Response {
     let id = run.context.fresh_id;
     (session.stage, session.call) = (Stage::Dialing, Some(id));
     let session = session.clone();
-    run.state.call =
-        Some(LeadCall::new(id, session.campaign_id, household, Some(session.id)));
+    run.state.call = Some(LeadCall::new(id, session.campaign_id, household, Some(session.id)));
     run.tell("calling_voter", json!({}));
     run.then(Effect::Dial(id));
     conference(run, &session)
@@ -232,9 +233,11 @@ fn dial(run: &mut Run<'_>, household: &Household) -> Response {
 
 /// The browser orders what is offered to be dialed; anything else is a repetition.
 fn dial_ordered(run: &mut Run<'_>, session: &Session, phone: &str) -> Response {
-    let offered = run.state.household.clone().filter(|household| {
-        session.stage == Stage::Offered && household.phone == phone
-    });
+    let offered = run
+        .state
+        .household
+        .clone()
+        .filter(|household| session.stage == Stage::Offered && household.phone == phone);
     match offered {
         Some(household) => dial(run, &household),
         None => documents::hang_up(),
@@ -397,9 +400,11 @@ fn survey(run: &Run<'_>, session: &Session, question: usize) -> Survey {
 fn conference(run: &Run<'_>, session: &Session) -> Response {
     let links = run.context.links;
     let action = if session.phones_only {
-        let call = run.state.call.as_ref().filter(|call| {
-            call.session == Some(session.id) && call.stage != CallStage::Over
-        });
+        let call = run
+            .state
+            .call
+            .as_ref()
+            .filter(|call| call.session == Some(session.id) && call.stage != CallStage::Over);
         let survey = Survey {
             call: call.map(|call| call.id),
             lead: call.map(|call| call.lead_id),

@@ -101,7 +101,8 @@ pub fn how_to(links: &Links, session: &Session) -> Response {
 /// Offers a lead to call or to pass; `named` says whether the name is spoken.
 pub fn offer(links: &Links, session: &Session, phone: &str, lead: &Lead, named: bool) -> Response {
     let name = lead.name().filter(|_| named);
-    let prompt = name.map_or_else(|| SKIP_OR_DIAL.to_owned(), |name| format!("{name}. {SKIP_OR_DIAL}"));
+    let prompt =
+        name.map_or_else(|| SKIP_OR_DIAL.to_owned(), |name| format!("{name}. {SKIP_OR_DIAL}"));
     Response::new().then(Verb::Gather(Gather {
         action: links.dial(session, "conference_started_phones_only_preview", lead.id, phone),
         finish_on_key: '5',
@@ -140,7 +141,8 @@ pub fn to_question(links: &Links, session: &Session, survey: &Survey) -> Respons
 /// A question, its answers but the default one, and how to end the input.
 pub fn ask(links: &Links, session: &Session, survey: &Survey, question: &Question) -> Response {
     let read_out = question.responses.iter().filter(|response| response.keypad != 0);
-    let choices = read_out.map(|response| format!("Press {} for {}.", response.keypad, response.value));
+    let choices =
+        read_out.map(|response| format!("Press {} for {}.", response.keypad, response.value));
     let prompts = std::iter::once(question.text.clone())
         .chain(choices)
         .chain(std::iter::once(SUBMIT.to_owned()));

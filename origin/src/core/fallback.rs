@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn an_error_code_alone_is_no_failure() {
-        for pairs in [[("ErrorCode", "0"), ("ErrorUrl", "")], [("ErrorCode", ""), ("ErrorUrl", "x")]] {
+        for pairs in
+            [[("ErrorCode", "0"), ("ErrorUrl", "")], [("ErrorCode", ""), ("ErrorUrl", "x")]]
+        {
             assert_eq!(failure(&Form::from_pairs(pairs)), None);
         }
     }

@@ -74,9 +74,10 @@ fn answered(
             _ => {}
         }
     }
-    let usable = run.state.session.as_ref().is_some_and(|session| {
-        session.stage == Stage::Dialing && session.call == Some(call.id)
-    });
+    let usable =
+        run.state.session.as_ref().is_some_and(|session| {
+            session.stage == Stage::Dialing && session.call == Some(call.id)
+        });
     let decision = match (human, usable, message_to_leave(run)) {
         (true, true, _) => Decision::Connect,
         (true, false, _) => Decision::Abandon,

@@ -77,7 +77,8 @@ impl Notice {
             "submit_response" => self.keyed().map_or(Meaning::Noted, Meaning::Answer),
             // The monitor, which is our twin, has connected whoever could be connected.
             "lead_answered" if self.answered_by == "canned" && !self.is_machine() => {
-                let name = self.target.strip_prefix("/calls/").and_then(|rest| rest.split('/').next());
+                let name =
+                    self.target.strip_prefix("/calls/").and_then(|rest| rest.split('/').next());
                 Meaning::AbandonedLead(name.and_then(|name| name.parse().ok()))
             }
             _ => Meaning::Noted,

@@ -256,7 +256,12 @@ pub(super) struct Run<'c> {
 pub(super) type Told = Result<Response, Want>;
 
 /// Takes a step. Fails with what it needs first, where it needs anything.
-pub fn step(state: State, event: &Event, supply: Supply, context: Context<'_>) -> Result<Step, Want> {
+pub fn step(
+    state: State,
+    event: &Event,
+    supply: Supply,
+    context: Context<'_>,
+) -> Result<Step, Want> {
     let mut run = Run { state, supply, context, effects: Vec::new() };
     let document = match event {
         Event::Menu(_)
@@ -377,9 +382,8 @@ impl Household {
     /// it was to get is the recording, and that was left.
     pub(super) fn place_after(&self, campaign: &Campaign) -> Place {
         let somebody = self.next_lead().is_some();
-        let message = campaign.message.is_none()
-            || campaign.call_back_after_message
-            || !self.message_left;
+        let message =
+            campaign.message.is_none() || campaign.call_back_after_message || !self.message_left;
         if somebody && message { Place::Bin } else { Place::Completed }
     }
 }

@@ -20,14 +20,17 @@ pub(crate) async fn candidate(
     writing: &mut Writing<'_>,
     who: Whoever<'_>,
 ) -> Result<Option<Candidate>, StoreError> {
-    const COLUMNS: &str = "callers.id, callers.account_id, callers.active, callers.phones_only, callers.campaign_id";
+    const COLUMNS: &str =
+        "callers.id, callers.account_id, callers.active, callers.phones_only, callers.campaign_id";
     let page = format!(
         "SELECT {COLUMNS}, caller_identities.session_key AS page_key, 1 AS preference \
          FROM caller_identities JOIN callers ON callers.id = caller_identities.caller_id"
     );
     let (query, key, twice) = match who {
         Whoever::Pin(pin) => {
-            let own = format!("SELECT {COLUMNS}, NULL AS page_key, 0 AS preference FROM callers WHERE pin = ?");
+            let own = format!(
+                "SELECT {COLUMNS}, NULL AS page_key, 0 AS preference FROM callers WHERE pin = ?"
+            );
             let both = format!(
                 "{own} UNION ALL {page} WHERE caller_identities.pin = ? ORDER BY preference LIMIT 1"
             );
@@ -106,7 +109,8 @@ pub(super) async fn save(
     let now = now_ms();
     // Who goes on waiting keeps the place in the line.
     let waits = session.stage == Stage::Waiting;
-    let waited = before.is_some_and(|before| before.id == session.id && before.stage == Stage::Waiting);
+    let waited =
+        before.is_some_and(|before| before.id == session.id && before.stage == Stage::Waiting);
     let update = "UPDATE caller_sessions SET campaign_id = ?, stage = ?, household_id = ?, lead_call_id = ?, \
                   on_call = ?, changed_ms = ?, checked_ms = ?, \
                   waiting_since_ms = CASE WHEN ? = 0 THEN NULL WHEN ? = 1 THEN waiting_since_ms ELSE ? END, \

@@ -39,7 +39,9 @@ pub enum Dialect {
 
 /// Why a text names no database.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} names no database: write a file's path, sqlite://PATH, or mysql://USER:PASSWORD@HOST/NAME")]
+#[error(
+    "{0:?} names no database: write a file's path, sqlite://PATH, or mysql://USER:PASSWORD@HOST/NAME"
+)]
 pub struct NotADatabase(String);
 
 // === impl Database ===
@@ -165,9 +167,7 @@ impl Dialect {
             }
             Dialect::Mysql => {
                 // A second is the least it knows. Read committed: who waited for a row sees what it is now.
-                connection
-                    .execute("SET SESSION innodb_lock_wait_timeout = 1")
-                    .await?;
+                connection.execute("SET SESSION innodb_lock_wait_timeout = 1").await?;
                 connection
                     .execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
                     .await?;

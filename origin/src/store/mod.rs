@@ -105,8 +105,7 @@ impl Store {
             .connect(database.url())
             .await?;
         migrate(&pool, dialect).await?;
-        let ids =
-            Ids { next: AtomicI64::new(0), end: AtomicI64::new(0), refill: Mutex::new(()) };
+        let ids = Ids { next: AtomicI64::new(0), end: AtomicI64::new(0), refill: Mutex::new(()) };
         Ok(Store { pool, dialect, writing: Semaphore::new(dialect.writers()), ids })
     }
 

@@ -54,10 +54,7 @@ pub(crate) async fn keep_answer(
 }
 
 /// Whether a visit, by the edge's delivery id, was answered here.
-pub(crate) async fn has_run(
-    writing: &mut Writing<'_>,
-    delivery: &str,
-) -> Result<bool, StoreError> {
+pub(crate) async fn has_run(writing: &mut Writing<'_>, delivery: &str) -> Result<bool, StoreError> {
     let query = "SELECT COUNT(*) FROM deliveries WHERE id = ? AND answer IS NOT NULL";
     let row = sqlx::query(query).bind(delivery.to_owned()).fetch_one(writing.connection()).await?;
     Ok(row.try_get::<i64, _>(0)? > 0)

@@ -117,8 +117,11 @@ impl Store {
                 AND NOT EXISTS (SELECT 1 FROM caller_sessions WHERE caller_sessions.on_call = 1 \
                                 AND caller_sessions.campaign_id = households.campaign_id \
                                 AND caller_sessions.household_id = households.id)";
-            let done =
-                sqlx::query(update).bind(campaign).bind(before).execute(writing.connection()).await?;
+            let done = sqlx::query(update)
+                .bind(campaign)
+                .bind(before)
+                .execute(writing.connection())
+                .await?;
             writing.commit().await?;
             recycled += done.rows_affected();
         }
@@ -170,7 +173,8 @@ impl Store {
         phone: &str,
     ) -> Result<u64, StoreError> {
         let mut writing = self.begin().await?;
-        let delete = "DELETE FROM blocked_numbers WHERE account_id = ? AND campaign_id = ? AND phone = ?";
+        let delete =
+            "DELETE FROM blocked_numbers WHERE account_id = ? AND campaign_id = ? AND phone = ?";
         sqlx::query(delete)
             .bind(account)
             .bind(campaign.unwrap_or_default())

@@ -14,8 +14,7 @@ pub(super) const SESSION: &str = "SELECT id, caller_id, campaign_id, call_sid, s
 pub(super) const LEAD_CALL: &str = "SELECT id, campaign_id, household_id, lead_id, session_id, phone, \
     call_sid, stage, decision, outcome, given_up, settled, twilio_status, answered_by, duration_s, \
     recording_url, recording_s, ended_ms FROM lead_calls";
-pub(super) const HOUSEHOLD: &str =
-    "SELECT id, phone, place, status, message_left FROM households";
+pub(super) const HOUSEHOLD: &str = "SELECT id, phone, place, status, message_left FROM households";
 pub(super) const LEAD: &str = "SELECT id, first_name, last_name, custom_id, status, completed, \
     dispositioned, call_back FROM leads";
 pub(super) const CAMPAIGN: &str = "SELECT campaigns.id, campaigns.name, campaigns.mode, \

@@ -14,9 +14,7 @@ use sqlx::any::AnyRow;
 use super::{StoreError, Writing, callers, notices, now_ms, outbox, queue, rows};
 use crate::core::documents;
 use crate::core::links::Links;
-use crate::core::state::{
-    Answer, Campaign, Decision, LeadCall, Question, Session, Stage,
-};
+use crate::core::state::{Answer, Campaign, Decision, LeadCall, Question, Session, Stage};
 use crate::core::step::{self, Context, Effect, Event, State, Step, Supply, Want};
 
 /// How long a caller may take from the conference to the next document.
@@ -123,9 +121,7 @@ impl Writing<'_> {
         };
         let Some(campaign) = campaign(self, campaign_id).await? else { return Ok(None) };
         let moved_to = match (&session, event) {
-            (Some(session), Event::Ready { .. } | Event::Menu(_)) => {
-                self.moved_to(session).await?
-            }
+            (Some(session), Event::Ready { .. } | Event::Menu(_)) => self.moved_to(session).await?,
             _ => None,
         };
         let household = match (&session, &call) {
@@ -139,10 +135,7 @@ impl Writing<'_> {
         };
         let talked = call.as_ref().filter(|call| call.decision == Some(Decision::Connect));
         let (questions, answers) = match talked {
-            Some(call) => (
-                questions(self, campaign.id).await?,
-                answers(self, call.id).await?,
-            ),
+            Some(call) => (questions(self, campaign.id).await?, answers(self, call.id).await?),
             None => (Vec::new(), Vec::new()),
         };
         Ok(Some(State {
@@ -174,7 +167,10 @@ impl Writing<'_> {
         row.as_ref().map(rows::session).transpose()
     }
 
-    pub(crate) async fn lead_call(&mut self, id: Option<i64>) -> Result<Option<LeadCall>, StoreError> {
+    pub(crate) async fn lead_call(
+        &mut self,
+        id: Option<i64>,
+    ) -> Result<Option<LeadCall>, StoreError> {
         let Some(id) = id else { return Ok(None) };
         let row = self.held(rows::LEAD_CALL, "id", Key::Id(id)).await?;
         row.as_ref().map(rows::lead_call).transpose()
@@ -240,7 +236,8 @@ impl Writing<'_> {
         if matches!(session.stage, Stage::Offered | Stage::Dialing | Stage::Talking) {
             return Ok(None);
         }
-        let query = sqlx::query_scalar::<_, Option<i64>>("SELECT campaign_id FROM callers WHERE id = ?");
+        let query =
+            sqlx::query_scalar::<_, Option<i64>>("SELECT campaign_id FROM callers WHERE id = ?");
         let now = query.bind(session.caller_id).fetch_optional(self.connection()).await?.flatten();
         match now.filter(|now| *now != session.campaign_id) {
             Some(id) => Ok(campaign(self, id).await?.filter(|campaign| campaign.active)),
@@ -351,7 +348,10 @@ async fn answers(writing: &mut Writing<'_>, call: i64) -> Result<Vec<Answer>, St
     let query = "SELECT question_id, digits FROM answers WHERE lead_call_id = ?";
     let rows = sqlx::query(query).bind(call).fetch_all(writing.connection()).await?;
     let answer = |row: &AnyRow| {
-        Ok(Answer { question_id: rows::number(row, "question_id")?, digits: rows::text(row, "digits")? })
+        Ok(Answer {
+            question_id: rows::number(row, "question_id")?,
+            digits: rows::text(row, "digits")?,
+        })
     };
     rows.iter().map(answer).collect()
 }

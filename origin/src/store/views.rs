@@ -86,8 +86,7 @@ impl Store {
             selected.join(", ")
         );
         let mut connection = self.reading().await?;
-        let rows =
-            sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&mut *connection).await?;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&mut *connection).await?;
         let shown = |row: &sqlx::any::AnyRow| {
             let mut campaign = json!({
                 "id": rows::number(row, "id")?,

@@ -299,7 +299,8 @@ impl Twilio {
         })?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, LARGEST_ANSWER).collect().await;
-        let body = body.map_err(|error| Trouble::Unknown(format!("the answer broke off: {error}")))?;
+        let body =
+            body.map_err(|error| Trouble::Unknown(format!("the answer broke off: {error}")))?;
         Ok((head.status, body.to_bytes()))
     }
 }

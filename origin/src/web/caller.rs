@@ -17,10 +17,7 @@ use crate::core::step::{Event, Reason};
 use crate::store::scene::About;
 
 /// POST /caller/{id}/callin_choice: the menu.
-pub(super) async fn callin_choice(
-    State(app): State<Arc<App>>,
-    request: TwilioRequest,
-) -> Answer {
+pub(super) async fn callin_choice(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
     let row = Row { name: "callin_choice", asker: Asker::Caller };
     step(&app, row, &request, session(&request), Event::Menu(String::new())).await
 }
@@ -120,7 +117,9 @@ pub(super) async fn dialing_prohibited(
     request: TwilioRequest,
 ) -> Answer {
     let row = Row { name: "dialing_prohibited", asker: Asker::Anybody };
-    let About::Session { call_sid, .. } = session(&request) else { return Ok(documents::hang_up().into()) };
+    let About::Session { call_sid, .. } = session(&request) else {
+        return Ok(documents::hang_up().into());
+    };
     let about = About::Session { id: id.parse().ok(), call_sid };
     step(&app, row, &request, about, Event::Prohibited(Reason::Gate)).await
 }

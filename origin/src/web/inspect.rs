@@ -53,8 +53,11 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Result<Json<Value>, StatusCode> {
     authorise(&app, &headers)?;
-    let events =
-        app.store.browser_events(&channel, after).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let events = app
+        .store
+        .browser_events(&channel, after)
+        .await
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let shown: Vec<Value> = events
         .into_iter()
         .map(|event| json!({ "sequence": event.sequence, "event": event.name, "data": event.data }))

@@ -6,9 +6,9 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 
 use super::App;
+use super::Fault;
 use super::request::TwilioRequest;
 use super::step::{Answer, Row, step};
-use super::Fault;
 use crate::core::fallback::Asker;
 use crate::core::step::{Event, LegEnd};
 use crate::store::scene::About;

@@ -6,8 +6,8 @@
 mod request;
 mod step;
 
-mod callin;
 mod caller;
+mod callin;
 mod lead;
 mod orders;
 mod reports;
@@ -141,9 +141,7 @@ impl IntoResponse for Fault {
                 tracing::warn!(%reason, "a request was refused: not proven to come from Twilio");
                 (status, "the signature is not valid\n").into_response()
             }
-            Fault::Malformed(what) => {
-                (status, format!("{what}\n")).into_response()
-            }
+            Fault::Malformed(what) => (status, format!("{what}\n")).into_response(),
             Fault::Store(StoreError::Failed(error)) => {
                 tracing::error!(%error, "the store failed");
                 (status, "the store failed\n").into_response()
@@ -151,8 +149,7 @@ impl IntoResponse for Fault {
             Fault::Store(busy) => {
                 tracing::warn!(reason = %busy, "not run");
                 let not_run = [(NOT_RUN, HeaderValue::from_static("1"))];
-                (status, not_run, "not run: the store is busy\n")
-                    .into_response()
+                (status, not_run, "not run: the store is busy\n").into_response()
             }
         }
     }

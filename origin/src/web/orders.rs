@@ -74,7 +74,11 @@ async fn carry_out(
     if order.to_do.load(Ordering::Acquire) {
         app.orders.notify_one();
     }
-    if order.known.load(Ordering::Acquire) { Ok(StatusCode::OK) } else { Err(StatusCode::NOT_FOUND) }
+    if order.known.load(Ordering::Acquire) {
+        Ok(StatusCode::OK)
+    } else {
+        Err(StatusCode::NOT_FOUND)
+    }
 }
 
 impl Work for Order<'_> {

@@ -170,7 +170,9 @@ impl Worker {
                 self.finish(order, None, None).await?;
                 Ok("done")
             }
-            Err(trouble) if order.kind == Kind::PlayMessage && !matches!(trouble, Trouble::NotAsked(_)) => {
+            Err(trouble)
+                if order.kind == Kind::PlayMessage && !matches!(trouble, Trouble::NotAsked(_)) =>
+            {
                 let about = self.caller_of(order.subject).await?;
                 let event = Event::MessageFailed(trouble.to_string());
                 let told = about.as_ref().map(|about| (about, event));
@@ -298,10 +300,7 @@ impl Worker {
 
 impl Writing<'_> {
     /// A call with its campaign.
-    async fn call_to_place(
-        &mut self,
-        id: i64,
-    ) -> Result<Option<(LeadCall, Campaign)>, StoreError> {
+    async fn call_to_place(&mut self, id: i64) -> Result<Option<(LeadCall, Campaign)>, StoreError> {
         let Some(call) = self.lead_call(Some(id)).await? else { return Ok(None) };
         let campaign = scene::campaign(self, call.campaign_id).await?;
         Ok(campaign.map(|campaign| (call, campaign)))

@@ -75,11 +75,11 @@ impl Worker {
             let event = match found {
                 Ok(Some(call)) if call.is_over() => Event::LegEnded(end_of(&call)),
                 // It goes on; now at least it is known.
-                Ok(Some(call)) if leg.call_sid.is_none() => {
-                    Event::Placed(Placed::Taken(call.sid))
-                }
+                Ok(Some(call)) if leg.call_sid.is_none() => Event::Placed(Placed::Taken(call.sid)),
                 Ok(Some(_)) => continue,
-                Ok(None) if leg.dialed_ms.is_some_and(|at| now_ms() - at < millis(ASKING)) => continue,
+                Ok(None) if leg.dialed_ms.is_some_and(|at| now_ms() - at < millis(ASKING)) => {
+                    continue;
+                }
                 // It was not placed after all, or Twilio does not know it any more.
                 Ok(None) => Event::LegEnded(never_was(&leg)),
                 Err(Trouble::Refused { status: 404, .. }) => Event::LegEnded(never_was(&leg)),
@@ -89,7 +89,11 @@ impl Worker {
                 }
             };
             let what = if matches!(event, Event::Placed(_)) { "leg found" } else { "leg closed" };
-            tracing::info!(call = leg.id, stage = leg.stage, "{what}, which Twilio has not reported");
+            tracing::info!(
+                call = leg.id,
+                stage = leg.stage,
+                "{what}, which Twilio has not reported"
+            );
             self.metrics.reconciled(what);
             self.step(&about, &event).await?;
         }
@@ -122,7 +126,10 @@ impl Worker {
                 }
             };
             if over {
-                tracing::info!(session = session.id, "session closed, whose end Twilio has not reported");
+                tracing::info!(
+                    session = session.id,
+                    "session closed, whose end Twilio has not reported"
+                );
                 self.metrics.reconciled("session closed");
             }
             let event = if over { Event::SessionEnded } else { Event::Silent };

@@ -358,7 +358,8 @@ mod tests {
                 panic!("not shown")
             };
             assert_eq!((shown.as_str(), numbers), (id, true));
-            let SpoolCommand::Drop { chosen, .. } = read(&["drop", "--id", id]).spool.command else {
+            let SpoolCommand::Drop { chosen, .. } = read(&["drop", "--id", id]).spool.command
+            else {
                 panic!("not dropped")
             };
             assert_eq!(chosen.id.as_deref(), Some(id));
