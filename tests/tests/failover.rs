@@ -36,7 +36,7 @@ const FAILURES: [Manner; 9] = [
 ];
 
 fn caller() -> Party {
-    Party::silent().press("access number", "1000001*").press("star", "#").press("star", "*")
+    Party::silent().press("access number", "1000008*").press("star", "#").press("star", "*")
 }
 
 #[track_caller]
@@ -342,7 +342,7 @@ async fn a_held_call_continues_where_it_was() {
 #[tokio::test]
 async fn what_returns_from_a_hold_is_the_first_request_without_its_token() {
     let world = World::start(Part::StandIn(Manner::Status(500)), Part::Nothing).await.unwrap();
-    let keyed = form(&call_sid(1), &[("Digits", "1000001"), ("FinishedOnKey", "*")]);
+    let keyed = form(&call_sid(1), &[("Digits", "1000008"), ("FinishedOnKey", "*")]);
     let (held, _) = document(world.post("/identify_caller?attempt=1", &keyed).await, DEADLINE);
     let script = twiml::read(held.header("content-type"), &held.body).unwrap();
     let Some(twiml::Verb::Redirect(twiml::Target { url, method })) = script.verbs.last() else {
@@ -350,7 +350,7 @@ async fn what_returns_from_a_hold_is_the_first_request_without_its_token() {
     };
     assert_eq!(method, "POST");
     assert!(url.starts_with("/identify_caller?attempt=1&holdline="), "{url}");
-    assert!(!url.contains("1000001"), "{url}");
+    assert!(!url.contains("1000008"), "{url}");
     world.origin.stand_in.as_ref().unwrap().behave(Manner::Answers);
     let (_, by) = document(world.post(url, &form(&call_sid(1), &[])).await, DEADLINE);
     assert_eq!(by, "origin");
@@ -358,7 +358,7 @@ async fn what_returns_from_a_hold_is_the_first_request_without_its_token() {
     let (first, back) = (&reached[0], &reached[1]);
     assert_eq!(back.line, "POST /identify_caller?attempt=1 HTTP/1.1");
     assert_eq!(back.field("holdline-delivery"), first.field("holdline-delivery"));
-    assert!(back.body.contains("Digits=1000001&FinishedOnKey=%2A"), "{}", back.body);
+    assert!(back.body.contains("Digits=1000008&FinishedOnKey=%2A"), "{}", back.body);
     // What comes back is signed for what is sent, not for what was received.
     assert_eq!(back.field("x-twilio-signature"), first.field("x-twilio-signature"));
     assert_ne!(back.field("holdline-twilio-signature"), first.field("holdline-twilio-signature"));
@@ -367,7 +367,7 @@ async fn what_returns_from_a_hold_is_the_first_request_without_its_token() {
 #[tokio::test]
 async fn a_token_that_is_forged_foreign_or_outrun_makes_a_new_visit() {
     let world = World::start(Part::StandIn(Manner::Status(500)), Part::Nothing).await.unwrap();
-    let keyed = form(&call_sid(1), &[("Digits", "1000001")]);
+    let keyed = form(&call_sid(1), &[("Digits", "1000008")]);
     let (held, _) = document(world.post("/identify_caller", &keyed).await, DEADLINE);
     let script = twiml::read(held.header("content-type"), &held.body).unwrap();
     let Some(twiml::Verb::Redirect(twiml::Target { url, .. })) = script.verbs.last() else {
@@ -383,7 +383,7 @@ async fn a_token_that_is_forged_foreign_or_outrun_makes_a_new_visit() {
         document(world.post(url, &form).await, DEADLINE);
         let reached = world.origin.reached().pop().unwrap();
         assert_eq!(reached.line, "POST /identify_caller HTTP/1.1", "{fate}");
-        assert!(!reached.body.contains("1000001"), "{fate}: {}", reached.body);
+        assert!(!reached.body.contains("1000008"), "{fate}: {}", reached.body);
         let counted =
             world.metric("holdline_hold_tokens_total", &format!("fate=\"{fate}\"")).await.unwrap();
         assert_eq!(counted, 1.0, "{fate}");

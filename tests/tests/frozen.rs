@@ -61,7 +61,7 @@ async fn an_origin_frozen_in_a_transaction_does_not_hold_up_its_twin() {
         assert_eq!((answer.status, answer.header("holdline-not-run")), (503, Some("1")));
         // Nor does a caller hear of it; held, they go on when it has come back.
         let caller = Party::silent()
-            .press("access number", "1000001*")
+            .press("access number", "1000008*")
             .press("star", "#")
             .press("star", "*");
         let (watcher, mut moments) = tokio::sync::mpsc::unbounded_channel();

@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use holdline_tests::world::{call_sid, form};
-use holdline_tests::{Manner, Part, World};
+use holdline_tests::{Manner, Part, Recorder, World};
 use holdline_twilio::Form;
 
 const ROWS: &str = r#"
@@ -85,7 +85,10 @@ async fn notices(world: &World, count: usize, within: Duration) -> Vec<Form> {
 
 #[tokio::test]
 async fn an_abandoned_lead_is_counted_and_a_keyed_answer_stored() {
-    let world = World::start(Part::Real, Part::Nothing).await.unwrap();
+    let twilio = Recorder::default();
+    let plan = World::plan(Part::Real, Part::Nothing).recorded_by(&twilio);
+    let world = plan.start().await.unwrap();
+    a_lead_is_called(&world, "dialing", "'ringing', NULL, NULL").await;
     world.origin.wire.cut().await;
     let lead = form(&call_sid(1), &[("AnsweredBy", "human")]);
     assert_eq!(by(&world, "/calls/7/incoming", &lead).await, "canned");
@@ -96,24 +99,51 @@ async fn an_abandoned_lead_is_counted_and_a_keyed_answer_stored() {
     world.origin.wire.mend().await;
     world.until_metric("holdline_spool_delivered_total", "", 2.0).await.unwrap();
     for select in [
-        "SELECT COUNT(*) FROM lead_calls WHERE mapped_status = 'abandoned' AND duration_s = 2",
+        "SELECT COUNT(*) FROM lead_calls WHERE outcome = 'abandoned' AND duration_s = 2",
+        "SELECT COUNT(*) FROM households WHERE id = 1 AND place = 'bin'",
+        "SELECT COUNT(*) FROM caller_sessions WHERE id = 7 AND stage = 'idle'",
         "SELECT COUNT(*) FROM notices WHERE answered_by = 'canned' AND answer LIKE '%<Hangup%'",
     ] {
         assert_eq!(world.count(select).await.unwrap(), 1, "{select}");
+    }
+    // Whoever was to talk with them goes on.
+    let led = twilio.changes(&call_sid(2), 1).await.unwrap();
+    assert!(led[0].form.get("Url").unwrap().contains("/ready_to_call?"), "{led:?}");
+}
+
+/// Caller 1, in this stage, has lead 1 called, which is at this stage, decision and time of connecting.
+async fn a_lead_is_called(world: &World, stage: &str, call: &str) {
+    let leg = call_sid(2);
+    for statement in [
+        "UPDATE households SET place = 'presented' WHERE id = 1".to_owned(),
+        format!(
+            "INSERT INTO caller_sessions (id, account_id, caller_id, campaign_id, call_sid, session_key, phones_only, \
+             caller_type, on_call, stage, household_id, lead_call_id, started_ms, changed_ms, checked_ms) \
+             VALUES (7, 1, 1, 1, '{leg}', 'key', 1, 'Phone', 1, '{stage}', 1, 7, 0, 0, 9999999999999)"
+        ),
+        format!(
+            "INSERT INTO lead_calls (id, campaign_id, household_id, lead_id, session_id, phone, stage, decision, \
+             connected_ms, created_ms, checked_ms) VALUES (7, 1, 1, 1, 7, '5005550101', {call}, 0, 9999999999999)"
+        ),
+    ] {
+        world.sql(&statement).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn what_a_caller_keyed_before_hanging_up_is_told_when_the_hold_is_over() {
-    let world = World::plan(Part::Real, Part::Nothing).rows(ROWS).start().await.unwrap();
+    let twilio = Recorder::default();
+    let plan = World::plan(Part::Real, Part::Nothing).rows(ROWS).recorded_by(&twilio);
+    let world = plan.start().await.unwrap();
+    a_lead_is_called(&world, "survey", "'over', 'connect', 5").await;
     world.origin.wire.cut().await;
-    let keyed = form(&call_sid(1), &[("Digits", "1")]);
+    let keyed = form(&call_sid(2), &[("Digits", "1")]);
     assert_eq!(by(&world, SUBMIT, &keyed).await, "hold");
     // The caller hangs up, and never comes back.
     let begun = Instant::now();
     world.origin.wire.mend().await;
     loop {
-        let stored = "SELECT COUNT(*) FROM answers WHERE question_id = 1 AND digits = '1' AND voter_id = '9' AND session_id = 7";
+        let stored = "SELECT COUNT(*) FROM answers WHERE question_id = 1 AND digits = '1' AND lead_call_id = 7";
         if world.count(stored).await.unwrap() == 1 {
             break;
         }

@@ -122,7 +122,7 @@ fn fresh(run: &mut Run<'_>, ends: bool) -> Told {
     let Some(session) = run.state.session.clone() else { return Ok(run.hang_up()) };
     let campaign = run.state.campaign.id;
     match std::mem::replace(&mut run.supply, Supply::NotAsked) {
-        Supply::Number(household) => Ok(handed_out(run, household, was_moved)),
+        Supply::Number(household) => Ok(handed_out(run, &household, was_moved)),
         Supply::None => {
             set_idle(run);
             if session.phones_only {
@@ -137,7 +137,7 @@ fn fresh(run: &mut Run<'_>, ends: bool) -> Told {
 }
 
 /// A household was handed out to the caller.
-fn handed_out(run: &mut Run<'_>, household: Household, was_moved: bool) -> Response {
+fn handed_out(run: &mut Run<'_>, household: &Household, was_moved: bool) -> Response {
     run.state.household_before = run.state.household.replace(household.clone());
     let Some(session) = &mut run.state.session else { return run.hang_up() };
     if household.next_lead().is_none() {
@@ -149,9 +149,9 @@ fn handed_out(run: &mut Run<'_>, household: Household, was_moved: bool) -> Respo
     }
     (session.stage, session.household, session.call) = (Stage::Offered, Some(household.id), None);
     let session = session.clone();
-    let shown = shown(&household);
+    let shown = shown(household);
     tell_next(run, was_moved, Some(shown));
-    offer(run, &session, &household)
+    offer(run, &session, household)
 }
 
 /// What a browser is told of the next number.

@@ -4,11 +4,6 @@ use sqlx::Row as _;
 
 use super::{Store, StoreError};
 
-/// PIN of the phones-only caller of the preview campaign.
-pub const PHONES_ONLY_PIN: &str = "1000001";
-/// PIN of the web caller of the preview campaign, as shown by the browser page that is open.
-pub const WEB_PAGE_PIN: &str = "2000004";
-
 /// Everything, in one statement list: an account with funds and seats, a script with two questions, a
 /// campaign a mode, callers of both kinds, one without a campaign, and leads in order.
 const SAMPLE: &str = r"
@@ -25,7 +20,8 @@ INSERT INTO recordings (id, account_id, name, url) VALUES
 INSERT INTO campaigns (id, account_id, name, mode, caller_id, script_id, start_hour, end_hour, time_zone) VALUES
     (1, 1, 'Preview', 'preview', '5005550001', 1, 0, 0, 'UTC'),
     (2, 1, 'Power', 'power', '5005550002', 1, 0, 0, 'UTC'),
-    (3, 1, 'Predictive', 'predictive', '5005550003', 1, 0, 0, 'UTC');
+    (3, 1, 'Predictive', 'predictive', '5005550003', 1, 0, 0, 'UTC'),
+    (4, 1, 'Worked off', 'preview', '5005550004', 1, 0, 0, 'UTC');
 INSERT INTO callers (id, account_id, campaign_id, name, pin, phones_only) VALUES
     (1, 1, 1, 'Phones-only, preview', '1000001', 1),
     (2, 1, 2, 'Phones-only, power', '1000002', 1),
@@ -33,7 +29,8 @@ INSERT INTO callers (id, account_id, campaign_id, name, pin, phones_only) VALUES
     (4, 1, 1, 'Web, preview', '1000004', 0),
     (5, 1, 2, 'Web, power', '1000005', 0),
     (6, 1, 3, 'Web, predictive', '1000006', 0),
-    (7, 1, NULL, 'Without a campaign', '1000007', 1);
+    (7, 1, NULL, 'Without a campaign', '1000007', 1),
+    (8, 1, 4, 'Phones-only, nobody left to call', '1000008', 1);
 INSERT INTO caller_identities (id, caller_id, session_key, pin) VALUES
     (1, 4, 'page-of-web-preview', '2000004'), (2, 5, 'page-of-web-power', '2000005'),
     (3, 6, 'page-of-web-predictive', '2000006');

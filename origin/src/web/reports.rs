@@ -64,13 +64,11 @@ impl Work for NoticeWork<'_> {
     async fn work(&self, writing: &mut Writing<'_>) -> Result<Response, StoreError> {
         let notice = self.notice;
         notices::keep_notice(writing, notice).await?;
+        let has_run = notices::has_run(writing, &edge_delivery(&notice.delivery)).await?;
         match (notice.meaning(), &notice.call) {
-            (Meaning::Answer(keyed), Some(leg)) => {
-                // What the edge gave up may have run here after all.
-                if !notices::has_run(writing, &edge_delivery(&notice.delivery)).await? {
-                    self.keep(writing, leg, &keyed).await?;
-                }
-            }
+            // What the edge gave up may have run here after all.
+            (Meaning::Answer(_), _) if has_run => {}
+            (Meaning::Answer(keyed), Some(leg)) => self.keep(writing, leg, &keyed).await?,
             // Whatever was decided here: the lead was told to hang up.
             (Meaning::AbandonedLead(id), Some(leg)) => {
                 let about = About::LeadCall { id, call_sid: Some(leg.clone()) };

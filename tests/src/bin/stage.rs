@@ -26,7 +26,7 @@ use url::Url;
 const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
 const TOKEN: &str = "development-token";
 const ADMIN_TOKEN: &str = "development-admin-token";
-const PIN: &str = "1000001";
+const PIN: &str = "1000008";
 const EDGE: &str = "http://127.0.0.1:8080";
 const ADMIN: &str = "http://127.0.0.1:9090";
 const ORIGIN: &str = "127.0.0.1:8081";
