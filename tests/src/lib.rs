@@ -5,6 +5,7 @@
 //! misbehaves in a stated way. Calls are made by `twilio-sim`. Every port is one that was free; nothing
 //! waits by sleeping for what it can wait for by looking.
 
+pub mod campaign;
 pub mod cloudflare;
 pub mod echo;
 pub mod edge;
@@ -24,6 +25,7 @@ pub mod tools;
 pub mod wire;
 pub mod world;
 
+pub use campaign::Felt;
 pub use cloudflare::Cloudflare;
 pub use echo::{Echo, Read};
 pub use edge::Edge;

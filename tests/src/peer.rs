@@ -162,7 +162,8 @@ pub fn start_nginx(folder: &Path, name: &'static str, location: &str) -> anyhow:
     Ok(peer)
 }
 
-fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+/// Processor time that a process has used so far, in seconds.
+pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field may hold blanks; times are the 14th and 15th of all.
     let (_, rest) = stat.rsplit_once(')').context("no command in stat")?;

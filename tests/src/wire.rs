@@ -56,6 +56,11 @@ impl Wire {
         self.address
     }
 
+    /// The far end.
+    pub fn far_end(&self) -> SocketAddr {
+        *self.far_end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Leads the wire elsewhere, for connections to come.
     pub fn lead_to(&self, far_end: SocketAddr) {
         *self.far_end.lock().unwrap_or_else(PoisonError::into_inner) = far_end;

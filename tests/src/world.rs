@@ -258,6 +258,22 @@ impl World {
         open(self.seed.child(speed.to_bits()), Some(self.edge.public), speed)
     }
 
+    /// Chance that hangs on this world's seed.
+    pub fn chance(&self) -> twilio_sim::seed::Dice {
+        self.seed.dice("the test's own", 0)
+    }
+
+    /// A phone company that asks this address instead of the edge, and whose REST API the origin is given.
+    pub fn company_for_origin(
+        &mut self,
+        address: SocketAddr,
+        speed: f64,
+    ) -> anyhow::Result<Company> {
+        let company = open(self.seed.child(3), Some(address), speed)?;
+        self.rest.serve(&company)?;
+        Ok(company)
+    }
+
     /// Where the edge listens for Twilio.
     pub fn public(&self) -> SocketAddr {
         self.edge.public

@@ -1,0 +1,442 @@
+//! Whole campaigns: set up as an administrator does, worked through by callers who have nothing but a
+//! telephone, with or without harm done to origin and monitor meanwhile, and checked when all is quiet.
+//!
+//! A check that fails ends the test, at the line that made it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a campaign that cannot go on fails"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use twilio_sim::{Company, Lead, Mishaps, Party, Transcript};
+
+use crate::mariadb::MariaDb;
+use crate::{Part, World};
+
+/// How long a campaign may take.
+pub const LONG: Duration = Duration::from_secs(100);
+
+/// What callers do: they sign in, call whom they are offered, talk, and answer what they are asked.
+const CALLER: &str = "access number={pin}*; take calls=*; always to call, pound=*; always talk 3s-8s; \
+                      always conversation go=1*|2*; always to the meeting=1*|2*|3*";
+
+/// What the people do who are called: of all kinds some.
+const PEOPLE: [&str; 10] = [
+    "answers 2s-6s; hang up 30s",
+    "answers 2s-6s; hang up 30s",
+    "answers 2s-6s; hang up 30s",
+    "answers 2s-6s; hang up 9s-12s",
+    "answers 2s-6s; hang up 9s-12s",
+    "machine 4s; hang up 20s",
+    "machine 4s; hang up 20s",
+    "busy",
+    "no answer",
+    "fails",
+];
+const SCRIPT: &str = r#"
+name = "Opinion"
+[[question]]
+text = "How did the conversation go?"
+response = [{ key = 1, value = "Great" }, { key = 2, value = "Super" }]
+[[question]]
+text = "Will they come to the meeting?"
+response = [{ key = 1, value = "Yes" }, { key = 2, value = "No" }, { key = 3, value = "Ask again", retry = true }]
+"#;
+
+/// Stands for the account's recording in the arguments of a campaign.
+pub const RECORDING: &str = "{recording}";
+
+/// A campaign with its callers.
+#[derive(Debug)]
+pub struct Campaign {
+    /// The campaign.
+    pub id: String,
+    /// The PINs of its callers.
+    pub pins: Vec<String>,
+}
+
+fn number(n: usize) -> String {
+    format!("50055{n:05}")
+}
+
+/// Sets a campaign up as an administrator does, and puts people at its numbers.
+pub async fn campaign(
+    world: &World,
+    mode: &str,
+    leads: usize,
+    callers: usize,
+    more: &[&str],
+) -> Campaign {
+    let terms = ["--plan", "business", "--paid", "true", "--minutes", "5000", "--seats", "50"];
+    let account = world.admin(&[&["account", "add", "Test"][..], &terms].concat()).await.unwrap();
+    let script = world.folder().join("script.toml");
+    std::fs::write(&script, SCRIPT).unwrap();
+    let script = script.display().to_string();
+    let script = world.admin(&["script", "import", &account, &script]).await.unwrap();
+    let usual = [
+        "campaign",
+        "add",
+        &account,
+        "Campaign",
+        "--mode",
+        mode,
+        "--caller-id",
+        "5005550001",
+        "--script",
+        &script,
+        "--hours",
+        "0-0",
+        "--time-zone",
+        "UTC",
+    ];
+    let url = "http://edge.test/media/hold-music";
+    let recording = world.admin(&["recording", "add", &account, "Sorry", url]).await.unwrap();
+    let more: Vec<&str> =
+        more.iter().map(|word| if *word == RECORDING { &*recording } else { word }).collect();
+    let id = world.admin(&[&usual[..], &more].concat()).await.unwrap();
+    let mut list = "phone,first_name,last_name,custom_id\n".to_owned();
+    for n in 0..leads {
+        writeln!(list, "{},Ann,Lee{n},c{n}", number(n)).unwrap();
+        put_somebody(&world.company, n);
+    }
+    let said = world.try_admin(&["list", "import", &id, "-"], &list).await.unwrap();
+    assert!(
+        said.out.starts_with(&format!("{leads} numbers with {leads} people added")),
+        "{said:?}"
+    );
+    let mut pins = Vec::new();
+    for n in 0..callers {
+        let name = format!("Caller {n}");
+        let caller = ["caller", "add", &account, &name, "--campaign", &id];
+        let said = world.admin(&caller).await.unwrap();
+        pins.push(said.split_once('\t').unwrap().1.to_owned());
+    }
+    Campaign { id, pins }
+}
+
+fn put_somebody(company: &Company, n: usize) {
+    let lead: Lead = PEOPLE[n % PEOPLE.len()].parse().unwrap();
+    company.put_at(&format!("+1{}", number(n)), lead);
+}
+
+/// Lets everybody call, and call again where they were cut off, until nobody is left to be called.
+pub fn work_through(world: &World, campaign: &Campaign) -> JoinSet<Vec<Transcript>> {
+    let mut callers = JoinSet::new();
+    for pin in &campaign.pins {
+        let party: Party = CALLER.replace("{pin}", pin).parse().unwrap();
+        let (company, line) = (world.company.clone(), world.line("/callin/create"));
+        callers.spawn(async move {
+            let mut calls: Vec<Transcript> = Vec::new();
+            while !calls.last().is_some_and(|call| call.heard().contains("nobody left to call")) {
+                calls.push(company.call(line.clone(), party.clone()).make().await);
+            }
+            calls
+        });
+    }
+    callers
+}
+
+/// What must be true of every campaign when all is quiet.
+pub async fn check_invariants(world: &World, campaign: &Campaign, leads: usize) {
+    let count = async |what: &str| {
+        let select = what.replace("{id}", &campaign.id);
+        world.count(&select).await.unwrap_or_else(|error| panic!("{select}: {error}"))
+    };
+    // Every number is in one place, and none is lost.
+    assert_eq!(
+        count("SELECT COUNT(*) FROM households WHERE campaign_id = {id}").await,
+        leads as i64
+    );
+    // Nobody was called twice: the recycle time is not over.
+    let twice = count(
+        "SELECT COUNT(*) FROM (SELECT phone FROM lead_calls WHERE campaign_id = {id} \
+                       AND dialed_ms IS NOT NULL GROUP BY phone HAVING COUNT(*) > 1) twice",
+    )
+    .await;
+    assert_eq!(twice, 0, "numbers were dialed twice");
+    // Nothing rings, and nobody is on call.
+    assert_eq!(
+        count("SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {id} AND stage <> 'over'").await,
+        0
+    );
+    assert_eq!(
+        count("SELECT COUNT(*) FROM caller_sessions WHERE campaign_id = {id} AND on_call = 1")
+            .await,
+        0
+    );
+    // Who talked has an outcome, and everybody's outcome is known.
+    assert_eq!(
+        count("SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {id} AND outcome IS NULL").await,
+        0
+    );
+    // Nothing waits to be done.
+    assert_eq!(count("SELECT COUNT(*) FROM outbox WHERE done_ms IS NULL").await, 0);
+    // A number that cannot be called is not called again, and a lead who is done with is not either.
+    let wrong = count(
+        "SELECT COUNT(*) FROM households WHERE campaign_id = {id} \
+                       AND status = 'failed' AND place <> 'failed'",
+    )
+    .await;
+    assert_eq!(wrong, 0);
+    let wrong = count(
+        "SELECT COUNT(*) FROM households JOIN leads ON leads.household_id = households.id \
+                       WHERE campaign_id = {id} AND leads.completed = 1 AND place <> 'completed'",
+    )
+    .await;
+    assert_eq!(wrong, 0);
+    // Everybody who picked up was put through, or counted as abandoned.
+    let lost = count(
+        "SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {id} \
+                      AND decision = 'connect' AND connected_ms IS NULL",
+    )
+    .await;
+    assert_eq!(lost, 0);
+}
+
+/// Every answer that a caller keyed was kept, once.
+pub async fn check_answers(world: &World, campaign: &Campaign, calls: &[Transcript]) {
+    let part = |url: &str, name: &str| {
+        let (_, query) = url.split_once('?')?;
+        let found = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        found.map(str::to_owned)
+    };
+    let keyed: BTreeSet<String> = calls
+        .iter()
+        .flat_map(|call| call.webhooks())
+        .filter(|webhook| webhook.path.ends_with("/submit_response"))
+        .map(|webhook| {
+            let part = |name| part(&webhook.url, name).unwrap_or_else(|| panic!("{}", webhook.url));
+            format!("{} {}", part("call_id"), part("question_id"))
+        })
+        .collect();
+    let kept = format!(
+        "SELECT CONCAT(lead_call_id, ' ', question_id) FROM answers \
+         JOIN lead_calls ON lead_calls.id = answers.lead_call_id WHERE lead_calls.campaign_id = {}",
+        campaign.id
+    );
+    let kept: BTreeSet<String> = world.column(&kept).await.unwrap().into_iter().collect();
+    assert_eq!(kept, keyed, "answers were lost, or made up");
+    assert!(!keyed.is_empty(), "nobody was asked anything");
+}
+
+/// No number was rung twice, as the phone company saw it.
+pub fn check_dials(world: &World) {
+    let mut dialed = BTreeMap::new();
+    for call in world.company.calls().iter().filter(|call| call.direction == "outbound-api") {
+        *dialed.entry(call.to.clone()).or_insert(0) += 1;
+    }
+    let twice: Vec<_> = dialed.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "rung twice: {twice:?}");
+}
+
+/// What is done to origin and monitor, and how long it lasts.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    Kill(&'static [Upstream]),
+    Freeze(&'static [Upstream]),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Upstream {
+    Origin,
+    Monitor,
+}
+
+const HARMS: [Harm; 6] = [
+    Harm::Kill(&[Upstream::Origin]),
+    Harm::Freeze(&[Upstream::Monitor]),
+    Harm::Freeze(&[Upstream::Origin]),
+    Harm::Kill(&[Upstream::Monitor]),
+    Harm::Kill(&[Upstream::Origin, Upstream::Monitor]),
+    Harm::Freeze(&[Upstream::Origin, Upstream::Monitor]),
+];
+
+async fn begin(world: &mut World, harm: Harm) {
+    let (Harm::Kill(whom) | Harm::Freeze(whom)) = harm;
+    for upstream in whom {
+        let place = match upstream {
+            Upstream::Origin => &mut world.origin,
+            Upstream::Monitor => &mut world.monitor,
+        };
+        match harm {
+            Harm::Kill(_) => place.kill().await.unwrap(),
+            Harm::Freeze(_) => place.program.as_ref().unwrap().freeze().unwrap(),
+        }
+    }
+}
+
+async fn mend(world: &mut World, harm: Harm) {
+    let (Harm::Kill(whom) | Harm::Freeze(whom)) = harm;
+    for upstream in whom {
+        match (harm, upstream) {
+            (Harm::Kill(_), Upstream::Origin) => world.restart_origin().await.unwrap(),
+            (Harm::Kill(_), Upstream::Monitor) => world.restart_monitor().await.unwrap(),
+            (Harm::Freeze(_), upstream) => {
+                let place = match upstream {
+                    Upstream::Origin => &world.origin,
+                    Upstream::Monitor => &world.monitor,
+                };
+                place.program.as_ref().unwrap().thaw().unwrap();
+            }
+        }
+    }
+}
+
+/// How things stand, for whoever has to find out why.
+async fn account(world: &World) -> String {
+    let mut account = String::new();
+    for select in [
+        "SELECT CONCAT_WS(' ', 'session', id, stage, household_id, lead_call_id, call_sid) FROM caller_sessions \
+         WHERE on_call = 1",
+        "SELECT CONCAT_WS(' ', 'call', id, stage, decision, outcome, given_up, call_sid) FROM lead_calls \
+         WHERE stage <> 'over'",
+        "SELECT CONCAT_WS(' ', 'order', id, kind, subject_id, tries, last_error) FROM outbox \
+         WHERE done_ms IS NULL",
+        "SELECT CONCAT_WS(' ', campaign_id, place, COUNT(*)) FROM households GROUP BY campaign_id, place",
+    ] {
+        for line in world.column(select).await.unwrap() {
+            writeln!(account, "{line}").unwrap();
+        }
+    }
+    for call in world.company.calls().iter().filter(|call| call.transcript.is_none()) {
+        writeln!(account, "live {} {} {} {}", call.sid, call.direction, call.to, call.status)
+            .unwrap();
+    }
+    let status = world.status().await.unwrap();
+    writeln!(account, "{:#}", status["upstreams"]).unwrap();
+    for place in [&world.origin, &world.monitor] {
+        let log = place.program.as_ref().unwrap().log();
+        let last: Vec<&str> = log.lines().rev().take(15).collect();
+        writeln!(account, "{}", last.join("\n")).unwrap();
+    }
+    account
+}
+
+/// What a campaign with harm came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Felt {
+    /// Callers' calls: more than there are callers where somebody had to dial in again.
+    pub calls: usize,
+    /// How often harm was done.
+    pub harms: usize,
+    /// Documents of callers by the origin.
+    pub origin: usize,
+    /// By the monitor.
+    pub monitor: usize,
+    /// Documents that let a caller wait.
+    pub held: usize,
+    /// Documents of last resort.
+    pub canned: usize,
+    /// The longest that a caller waited for a document, in milliseconds.
+    pub longest_ms: u64,
+}
+
+// === impl Felt ===
+
+impl Felt {
+    /// Adds what another one came to.
+    pub fn add(&mut self, more: Felt) {
+        self.calls += more.calls;
+        self.harms += more.harms;
+        self.origin += more.origin;
+        self.monitor += more.monitor;
+        self.held += more.held;
+        self.canned += more.canned;
+        self.longest_ms = self.longest_ms.max(more.longest_ms);
+    }
+}
+
+impl std::fmt::Display for Felt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Felt { calls, harms, origin, monitor, held, canned, longest_ms } = self;
+        write!(
+            f,
+            "{harms} harms, {calls} calls of callers; documents: {origin} by the origin, {monitor} by the \
+             monitor, {held} held, {canned} canned; the longest took {longest_ms} ms"
+        )
+    }
+}
+
+/// A campaign while origin and monitor are killed and frozen at random, and reports are lost, repeated
+/// and overtake each other. Nobody is called twice, nothing that was keyed is lost, and nobody is stuck.
+pub async fn campaign_with_harm(
+    world: &mut World,
+    mode: &str,
+    leads: usize,
+    callers: usize,
+) -> Felt {
+    let campaign = campaign(world, mode, leads, callers, &["--detect-machines"]).await;
+    let mut dice = world.chance();
+    world.company.let_go_wrong(Mishaps {
+        lose_reports: 0.1,
+        repeat_reports: 0.2,
+        delay_reports_s: 0.5,
+        rest_at_once: 3,
+        ..Mishaps::default()
+    });
+    let callers = work_through(world, &campaign);
+    let mut working = tokio::spawn(tokio::time::timeout(LONG, callers.join_all()));
+    let mut harms = 0;
+    let done = loop {
+        let harm = HARMS[dice.below(HARMS.len())];
+        let mut pause = || Duration::from_secs_f64(dice.between(0.4, 1.6));
+        begin(world, harm).await;
+        harms += 1;
+        // So long it lasts; and so long nothing happens then.
+        let done = tokio::time::timeout(pause(), &mut working).await;
+        mend(world, harm).await;
+        let done = match done {
+            Ok(done) => Ok(done),
+            Err(_) => tokio::time::timeout(pause(), &mut working).await,
+        };
+        if let Ok(done) = done {
+            break done.unwrap();
+        }
+    };
+    let Ok(done) = done else { panic!("somebody is stuck: {}", account(world).await) };
+    let calls: Vec<Transcript> = done.into_iter().flatten().collect();
+    world.company.settled().await;
+    // What was kept is delivered, and what was not reported is looked up.
+    world.until_status(|status| status["spool"]["waiting"] == 0).await.unwrap();
+    for quiet in [
+        "SELECT COUNT(*) FROM caller_sessions WHERE on_call = 1",
+        "SELECT COUNT(*) FROM lead_calls WHERE stage <> 'over'",
+        "SELECT COUNT(*) FROM outbox WHERE done_ms IS NULL",
+    ] {
+        world.until_count(quiet, 0).await.unwrap();
+    }
+    check_invariants(world, &campaign, leads).await;
+    check_answers(world, &campaign, &calls).await;
+    check_dials(world);
+    let by =
+        |who: &str| calls.iter().flat_map(Transcript::answered_by).filter(|by| by == &who).count();
+    Felt {
+        calls: calls.len(),
+        harms,
+        origin: by("origin"),
+        monitor: by("monitor"),
+        held: by("hold"),
+        canned: by("canned"),
+        longest_ms: calls.iter().map(Transcript::longest_wait_ms).max().unwrap_or_default(),
+    }
+}
+
+/// A world with its own SQLite file.
+pub async fn on_sqlite() -> World {
+    World::start(Part::Real, Part::Real).await.unwrap()
+}
+
+/// A world with a MariaDB server of its own, which has to outlive it.
+pub async fn on_mariadb() -> (World, MariaDb) {
+    let database = MariaDb::start().await.unwrap();
+    let plan = World::plan(Part::Real, Part::Real);
+    let world = plan.database(&database.url()).start().await.unwrap();
+    (world, database)
+}
