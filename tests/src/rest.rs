@@ -1,6 +1,7 @@
 //! Twilio's REST API, for a world's origin: the phone company's own, or one that only writes down what
 //! it is asked for.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -93,6 +94,8 @@ pub struct Recorder(Arc<Mutex<Recorded>>);
 struct Recorded {
     asked: Vec<Asked>,
     refusal: Option<(u16, u32)>,
+    statuses: HashMap<String, &'static str>,
+    placed: Vec<serde_json::Value>,
 }
 
 // === impl Recorder ===
@@ -106,6 +109,18 @@ impl Recorder {
     /// From now on whatever is to be changed is refused, with this status and error; or nothing is.
     pub fn refuse(&self, refusal: Option<(u16, u32)>) {
         self.lock().refusal = refusal;
+    }
+
+    /// What this call is found to be from now on, where it is looked up.
+    pub fn is_now(&self, call: &str, status: &'static str) {
+        self.lock().statuses.insert(call.to_owned(), status);
+    }
+
+    /// A call to this number that was placed although nobody was told, and what it is.
+    pub fn has_placed(&self, call: &str, to: &str, status: &'static str) {
+        let created = jiff::fmt::rfc2822::to_string(&jiff::Zoned::now()).unwrap_or_default();
+        let call = json!({ "sid": call, "to": to, "status": status, "date_created": created });
+        self.lock().placed.push(call);
     }
 
     /// The calls that were to be made, once there are so many.
@@ -143,11 +158,12 @@ impl Recorder {
         let changes = method == http::Method::POST;
         match (recorded.refusal.filter(|_| changes), call) {
             (Some((status, code)), _) => (status, json!({ "code": code, "message": "refused" })),
-            (None, None) if !changes => (200, json!({ "calls": [] })),
+            (None, None) if !changes => (200, json!({ "calls": recorded.placed })),
             (None, call) => {
                 let sid = call.unwrap_or_else(|| format!("CA{:032x}", LEGS + number));
                 let created = if changes { 201 } else { 200 };
-                (created, json!({ "sid": sid, "status": "in-progress" }))
+                let status = recorded.statuses.get(&sid).copied().unwrap_or("in-progress");
+                (created, json!({ "sid": sid, "status": status }))
             }
         }
     }

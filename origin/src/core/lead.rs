@@ -63,7 +63,9 @@ fn answered(
         return Ok(document(run, call, decision));
     }
     let human = in_progress && !is_machine(by);
-    if human && call.session.is_none() && run.state.campaign.mode == Mode::Predictive {
+    // What was under way when the leg ended can do nothing for it any more.
+    let open = call.stage != CallStage::Over;
+    if open && human && call.session.is_none() && run.state.campaign.mode == Mode::Predictive {
         match std::mem::replace(&mut run.supply, Supply::NotAsked) {
             Supply::NotAsked => return Err(Want::Caller(call.campaign_id)),
             Supply::Caller(mut session) => {
@@ -74,11 +76,11 @@ fn answered(
             _ => {}
         }
     }
-    let usable =
+    let waits =
         run.state.session.as_ref().is_some_and(|session| {
             session.stage == Stage::Dialing && session.call == Some(call.id)
         });
-    let decision = match (human, usable, message_to_leave(run)) {
+    let decision = match (human, open && waits, open && message_to_leave(run)) {
         (true, true, _) => Decision::Connect,
         (true, false, _) => Decision::Abandon,
         (false, _, true) => Decision::Message,

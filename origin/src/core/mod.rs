@@ -16,3 +16,7 @@ pub use lead::is_machine;
 
 #[cfg(test)]
 pub(crate) mod samples;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tables;

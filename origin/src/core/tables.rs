@@ -1,0 +1,354 @@
+//! The tables of the call logic, a line for each stage and event.
+
+use holdline_twilio::verbs::{Response, Verb};
+use jiff::Timestamp;
+
+use super::samples::{campaign, household, links, session, state};
+use super::state::{Answer, CallStage, Decision, LeadCall, Mode, Session, Stage};
+use super::step::{Context, Effect, Event, LegEnd, Placed, Reason, State, Step, Supply, step};
+
+const NEW_CALL: i64 = 77;
+const CALL: i64 = 50;
+
+/// A state in which everything is there: household 1 is offered or called, by call 50.
+fn scene(mode: Mode, phones_only: bool, stage: Stage) -> State {
+    let mut scene = state(mode, session(stage, phones_only));
+    let caller = scene.session.as_mut().unwrap();
+    let called = matches!(
+        stage,
+        Stage::Dialing | Stage::Talking | Stage::Parting | Stage::Survey | Stage::WrapUp
+    );
+    if called || stage == Stage::Offered {
+        caller.household = Some(1);
+        scene.household = Some(household(1));
+    }
+    if called {
+        caller.call = Some(CALL);
+        scene.call = Some(call(&scene, stage));
+    }
+    scene
+}
+
+fn call(scene: &State, stage: Stage) -> LeadCall {
+    let mut call = LeadCall::new(CALL, 3, scene.household.as_ref().unwrap(), Some(11));
+    call.call_sid = Some("CA50".into());
+    call.stage = CallStage::Ringing;
+    if stage != Stage::Dialing {
+        (call.stage, call.decision) = (CallStage::Connected, Some(Decision::Connect));
+    }
+    call
+}
+
+fn take(state: State, event: &Event) -> Step {
+    let links = links();
+    let context = Context { links: &links, now: Timestamp::UNIX_EPOCH, fresh_id: NEW_CALL };
+    match step(state.clone(), event, Supply::NotAsked, context) {
+        Ok(step) => step,
+        Err(_) => step(state, event, Supply::Number(household(2)), context).unwrap(),
+    }
+}
+
+/// What a step came to, in a line: the stage of the session, what is told, what is to be done.
+fn line(step: &Step) -> String {
+    let stage =
+        step.state.session.as_ref().map_or("none", |session: &Session| session.stage.name());
+    let effects: Vec<String> = step.effects.iter().map(effect).collect();
+    format!("{stage} | {} | {}", told(&step.document), effects.join(", "))
+}
+
+fn told(document: &Response) -> String {
+    let verb = |verb: &Verb| match verb {
+        Verb::Say(text) => text.split(['.', ',']).next().unwrap_or_default().to_owned(),
+        Verb::Play(_) => "plays".into(),
+        Verb::PlayDigits(_) => "tones".into(),
+        Verb::Pause(seconds) => format!("pauses {seconds}"),
+        Verb::Gather(gather) => {
+            format!("asks {:?}", gather.prompts[0].split('.').next().unwrap_or_default())
+        }
+        Verb::Redirect(url) => {
+            let path = url.split('?').next().unwrap_or_default();
+            format!("to {}", path.rsplit('/').next().unwrap_or_default())
+        }
+        Verb::Conference(conference) => format!("conference {}", conference.room),
+        Verb::Hangup => "hangs up".into(),
+    };
+    document.verbs().iter().map(verb).collect::<Vec<_>>().join(", ")
+}
+
+fn effect(effect: &Effect) -> String {
+    match effect {
+        Effect::Tell { name, .. } => format!("tells {name}"),
+        Effect::Keep { digits, .. } => format!("keeps {digits}"),
+        Effect::Dial(id) => format!("dials {id}"),
+        Effect::HangUp(id) => format!("hangs up {id}"),
+        Effect::MoveOn(_) => "moves on".into(),
+        Effect::Part(_) => "parts".into(),
+        Effect::PlayMessage(_) => "plays message".into(),
+        Effect::SayMessageFailed(_) => "says failed".into(),
+    }
+}
+
+fn decide(digits: Option<&str>) -> Event {
+    Event::Decide { phone: Some("5005550101".into()), digits: digits.map(str::to_owned) }
+}
+
+fn keyed(digits: &str) -> Event {
+    Event::Keyed { call: Some(CALL), question_id: 1, number: 0, digits: digits.into() }
+}
+
+fn answered(by: &str) -> Event {
+    Event::Answered { by: Some(by.into()), in_progress: true, call_sid: "CA50".into() }
+}
+
+fn ended(status: &str) -> Event {
+    Event::LegEnded(LegEnd {
+        call_sid: Some("CA50".into()),
+        status: status.into(),
+        answered_by: None,
+        duration_s: Some(3),
+        to: "+15005550101".into(),
+    })
+}
+
+#[track_caller]
+fn check(mode: Mode, phones_only: bool, stage: Stage, event: &Event, expect: &str) {
+    let before = scene(mode, phones_only, stage);
+    assert_eq!(line(&take(before, event)), expect, "{stage:?}, {event:?}");
+}
+
+#[test]
+fn phones_only() {
+    const READY: Event = Event::Ready { ends: true };
+    let menu = |keys: &str| Event::Menu(keys.into());
+    let (preview, power, predictive) = (Mode::Preview, Mode::Power, Mode::Predictive);
+    for (mode, stage, event, expect) in [
+        (preview, Stage::Menu, menu(""), "menu | asks \"To take calls, press star\" | "),
+        (preview, Stage::Menu, menu("#"), "menu | You will wait on music, to callin_choice | "),
+        (preview, Stage::Menu, menu("*"), "offered | asks \"Ann Lee\" | "),
+        (
+            power,
+            Stage::Menu,
+            menu("*"),
+            "offered | Ann Lee, to conference_started_phones_only_power | ",
+        ),
+        (predictive, Stage::Menu, menu("*"), "waiting | conference key | "),
+        (preview, Stage::Offered, decide(Some("*")), "dialing | conference key | dials 77"),
+        (preview, Stage::Offered, decide(Some("#")), "idle | to ready_to_call | "),
+        (
+            preview,
+            Stage::Offered,
+            decide(Some("")),
+            "offered | asks \"Star to call, pound to pass\" | ",
+        ),
+        (preview, Stage::Idle, decide(Some("#")), "idle | to ready_to_call | "),
+        (preview, Stage::Dialing, decide(Some("#")), "dialing | conference key | "),
+        (power, Stage::Offered, decide(None), "dialing | conference key | dials 77"),
+        (power, Stage::Dialing, decide(None), "dialing | conference key | "),
+        (
+            power,
+            Stage::Idle,
+            READY,
+            "offered | Ann Lee, to conference_started_phones_only_power | ",
+        ),
+        (
+            power,
+            Stage::Offered,
+            READY,
+            "offered | Ann Lee, to conference_started_phones_only_power | ",
+        ),
+        (power, Stage::Dialing, READY, "dialing | conference key | "),
+        (power, Stage::Talking, READY, "survey | to gather_response | "),
+        (power, Stage::Parting, READY, "survey | to gather_response | "),
+        (
+            power,
+            Stage::Survey,
+            READY,
+            "offered | Ann Lee, to conference_started_phones_only_power | ",
+        ),
+        (power, Stage::Ended, READY, "ended | hangs up | "),
+        (power, Stage::Talking, Event::Question(0), "survey | asks \"How was it?\" | "),
+        (power, Stage::Survey, Event::Question(1), "survey | asks \"Will they come?\" | "),
+        (power, Stage::Survey, Event::Question(2), "idle | to next_call | "),
+        (power, Stage::Dialing, Event::Question(0), "idle | to next_call | hangs up 50"),
+        (power, Stage::Idle, Event::Question(0), "idle | to next_call | "),
+        (predictive, Stage::Waiting, Event::Question(0), "idle | to next_call | "),
+        (power, Stage::Survey, keyed("1"), "survey | to gather_response | keeps 1"),
+        (power, Stage::Survey, keyed("7"), "survey | to gather_response | keeps 7"),
+        (power, Stage::Survey, keyed("999"), "idle | to next_call | "),
+        (power, Stage::Idle, keyed("1"), "idle | to next_call | keeps 1"),
+        (power, Stage::Ended, keyed("1"), "ended | hangs up | keeps 1"),
+        (power, Stage::Dialing, Event::SessionEnded, "ended | hangs up | hangs up 50"),
+        (power, Stage::Talking, Event::SessionEnded, "ended | hangs up | "),
+        (power, Stage::Idle, Event::Silent, "idle | hangs up | moves on"),
+        (power, Stage::Parting, Event::Silent, "parting | hangs up | moves on"),
+        (power, Stage::Survey, Event::Silent, "survey | hangs up | "),
+        (
+            power,
+            Stage::Idle,
+            Event::Prohibited(Reason::Gate),
+            "ended | Something went wrong on our side, hangs up | ",
+        ),
+    ] {
+        check(mode, true, stage, &event, expect);
+    }
+}
+
+#[test]
+fn web() {
+    const GO_ON: Event = Event::Ready { ends: true };
+    let pause = |over: bool| Event::Pause { over };
+    let order = Event::DialOrdered { phone: "5005550101".into() };
+    for (stage, event, expect) in [
+        (Stage::Idle, GO_ON, "offered | conference key | tells conference_started"),
+        (Stage::Offered, GO_ON, "offered | conference key | "),
+        (Stage::Dialing, GO_ON, "dialing | conference key | "),
+        (
+            Stage::Talking,
+            GO_ON,
+            "wrap_up | Now record how the call went, pauses 600 | tells caller_wrapup_voice_hit",
+        ),
+        (Stage::WrapUp, GO_ON, "offered | conference key | tells conference_started"),
+        (Stage::Offered, order.clone(), "dialing | conference key | tells calling_voter, dials 77"),
+        (Stage::Dialing, order.clone(), "dialing | hangs up | "),
+        (Stage::Talking, order, "talking | hangs up | "),
+        (
+            Stage::Talking,
+            pause(false),
+            "wrap_up | Now record how the call went, pauses 600 | tells caller_wrapup_voice_hit",
+        ),
+        (Stage::Idle, pause(false), "idle | Now record how the call went, pauses 600 | "),
+        (
+            Stage::Dialing,
+            pause(false),
+            "idle | Now record how the call went, pauses 600 | hangs up 50, moves on",
+        ),
+        (Stage::Talking, pause(true), "ended | hangs up | tells caller_disconnected"),
+        (Stage::Talking, Event::SessionEnded, "ended | hangs up | tells caller_disconnected"),
+        (Stage::Ended, Event::SessionEnded, "ended | hangs up | "),
+        (
+            Stage::WrapUp,
+            Event::MessageFailed("no".into()),
+            "wrap_up | hangs up | tells message_drop_error, says failed",
+        ),
+    ] {
+        check(Mode::Power, false, stage, &event, expect);
+    }
+}
+
+#[test]
+fn leads() {
+    let disconnected = Event::Disconnected { recording: None };
+    for (phones_only, stage, event, expect) in [
+        (
+            false,
+            Stage::Dialing,
+            answered("human"),
+            "talking | conference key | tells voter_connected",
+        ),
+        (true, Stage::Dialing, answered("human"), "talking | conference key | "),
+        (true, Stage::Talking, answered("human"), "talking | conference key | "),
+        (true, Stage::Talking, answered("machine_start"), "talking | conference key | "),
+        (true, Stage::Dialing, answered("machine_start"), "idle | hangs up | moves on"),
+        (true, Stage::Dialing, answered("fax"), "idle | hangs up | moves on"),
+        (true, Stage::Dialing, answered("unknown"), "talking | conference key | "),
+        (
+            false,
+            Stage::Talking,
+            disconnected.clone(),
+            "wrap_up | hangs up | tells voter_disconnected",
+        ),
+        (true, Stage::Talking, disconnected.clone(), "parting | hangs up | parts"),
+        (true, Stage::Dialing, disconnected.clone(), "dialing | hangs up | "),
+        (true, Stage::Survey, disconnected, "survey | hangs up | "),
+        (true, Stage::Dialing, ended("busy"), "idle | hangs up | moves on"),
+        (false, Stage::Dialing, ended("busy"), "idle | hangs up | tells call_ended, moves on"),
+        (true, Stage::Talking, ended("completed"), "parting | hangs up | parts"),
+        (true, Stage::Survey, ended("completed"), "survey | hangs up | "),
+        (
+            true,
+            Stage::Dialing,
+            Event::Placed(Placed::Taken("CA50".into())),
+            "dialing | hangs up | ",
+        ),
+        (true, Stage::Dialing, Event::HungUpOn, "idle | hangs up | moves on"),
+        (true, Stage::Talking, Event::HungUpOn, "idle | hangs up | moves on"),
+        (true, Stage::Survey, Event::HungUpOn, "survey | hangs up | "),
+        (false, Stage::Talking, Event::MessageOrdered, "talking | hangs up | plays message"),
+        (false, Stage::Dialing, Event::MessageOrdered, "dialing | hangs up | "),
+    ] {
+        check(Mode::Power, phones_only, stage, &event, expect);
+    }
+}
+
+#[test]
+fn a_call_that_is_refused_before_it_is_made() {
+    for (placed, place) in [
+        (Placed::NumberRefused, "failed"),
+        (Placed::Refused, "bin"),
+        (Placed::NotSent, "available"),
+    ] {
+        let mut before = scene(Mode::Power, true, Stage::Dialing);
+        before.call.as_mut().unwrap().stage = CallStage::Placing;
+        let after = take(before, &Event::Placed(placed.clone()));
+        assert_eq!(line(&after), "idle | hangs up | moves on", "{placed:?}");
+        assert_eq!(after.state.household.unwrap().place.name(), place, "{placed:?}");
+    }
+}
+
+#[test]
+fn a_call_that_was_given_up_before_twilio_took_it_is_ended() {
+    let mut before = scene(Mode::Power, true, Stage::Dialing);
+    before.call.as_mut().unwrap().stage = CallStage::Placing;
+    let given_up = take(before, &Event::SessionEnded).state;
+    let after = take(given_up, &Event::Placed(Placed::Taken("CA50".into())));
+    assert_eq!(line(&after), "ended | hangs up | hangs up 50");
+}
+
+#[test]
+fn answers_decide_who_is_called_again() {
+    let answer = |question_id: i64, digits: &str| Answer { question_id, digits: digits.into() };
+    for (answers, place, status) in [
+        (vec![answer(1, "1"), answer(2, "1")], "completed", "completed"),
+        (vec![answer(1, "1"), answer(2, "2")], "bin", "retry"),
+        (vec![answer(1, "1"), answer(2, "9")], "completed", "completed"),
+        (vec![], "completed", "completed"),
+    ] {
+        let mut before = scene(Mode::Power, true, Stage::Survey);
+        before.answers.clone_from(&answers);
+        let household = take(before, &Event::Question(2)).state.household.unwrap();
+        let found = (household.place.name(), household.leads[0].status.as_str());
+        assert_eq!(found, (place, status), "{answers:?}");
+    }
+    // Somebody else of the household is still to be called.
+    let mut before = scene(Mode::Power, true, Stage::Survey);
+    let mut other = household(4).leads.remove(0);
+    other.first_name = Some("Bo".into());
+    before.household.as_mut().unwrap().leads.push(other);
+    let after = take(before, &Event::Question(2)).state.household.unwrap();
+    assert_eq!((after.place.name(), after.next_lead().unwrap().id), ("bin", 40));
+}
+
+#[test]
+fn a_closed_gate_is_announced_wherever_it_is_met() {
+    let mut closed = scene(Mode::Power, true, Stage::Offered);
+    closed.campaign.quota.minutes_left = 0;
+    let after = take(closed.clone(), &decide(None));
+    assert_eq!(line(&after), "ended | The account has no calling credit left, hangs up | ");
+    assert_eq!(after.state.household.unwrap().place.name(), "available");
+    closed.session.as_mut().unwrap().stage = Stage::Idle;
+    let after = take(closed.clone(), &Event::Ready { ends: false });
+    assert_eq!(line(&after), "idle | The account has no calling credit left, hangs up | ");
+    // Of several reasons the most important one.
+    closed.campaign = super::state::Campaign { active: false, ..campaign(Mode::Power) };
+    let after = take(closed, &Event::Ready { ends: true });
+    assert_eq!(line(&after), "ended | You are signed in, hangs up | ");
+}
+
+#[test]
+fn who_was_moved_goes_on_in_the_other_campaign() {
+    let mut moved = scene(Mode::Preview, false, Stage::WrapUp);
+    moved.moved_to = Some(super::state::Campaign { id: 9, ..campaign(Mode::Predictive) });
+    let after = take(moved, &Event::Ready { ends: true });
+    assert_eq!(line(&after), "waiting | conference key | tells caller_reassigned");
+    assert_eq!(after.state.session.unwrap().campaign_id, 9);
+}
