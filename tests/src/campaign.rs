@@ -21,7 +21,7 @@ use crate::mariadb::MariaDb;
 use crate::{Part, World};
 
 /// How long a campaign may take.
-pub const LONG: Duration = Duration::from_secs(100);
+pub const LONG: Duration = Duration::from_secs(300);
 
 /// What callers do: they sign in, call whom they are offered, talk, and answer what they are asked.
 const CALLER: &str = "access number={pin}*; take calls=*; always to call, pound=*; always talk 3s-8s; \
@@ -404,7 +404,7 @@ pub async fn campaign_with_harm(
     let calls: Vec<Transcript> = done.into_iter().flatten().collect();
     world.company.settled().await;
     // What was kept is delivered, and what was not reported is looked up.
-    world.until_status(|status| status["spool"]["waiting"] == 0).await.unwrap();
+    world.until_spool_is_empty().await.unwrap();
     for quiet in [
         "SELECT COUNT(*) FROM caller_sessions WHERE on_call = 1",
         "SELECT COUNT(*) FROM lead_calls WHERE stage <> 'over'",

@@ -436,13 +436,28 @@ impl World {
         &self,
         is_so: impl Fn(&serde_json::Value) -> bool,
     ) -> anyhow::Result<serde_json::Value> {
+        self.until_status_within(PATIENCE, is_so).await
+    }
+
+    /// Waits until the edge has delivered all that it kept: after many failures the origin is left alone
+    /// for up to a minute, and a notice waits for the end of its hold.
+    pub async fn until_spool_is_empty(&self) -> anyhow::Result<()> {
+        let is_empty = |status: &serde_json::Value| status["spool"]["waiting"] == 0;
+        self.until_status_within(PATIENCE * 10, is_empty).await.map(drop)
+    }
+
+    async fn until_status_within(
+        &self,
+        patience: Duration,
+        is_so: impl Fn(&serde_json::Value) -> bool,
+    ) -> anyhow::Result<serde_json::Value> {
         let begun = Instant::now();
         loop {
             let status = self.status().await?;
             if is_so(&status) {
                 return Ok(status);
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > patience {
                 bail!("it was not so in time: {status:#}");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

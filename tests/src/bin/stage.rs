@@ -27,10 +27,15 @@ const ACCOUNT: &str = "ACdddddddddddddddddddddddddddddddd";
 const TOKEN: &str = "development-token";
 const ADMIN_TOKEN: &str = "development-admin-token";
 const PIN: &str = "1000008";
+const POWER_PIN: &str = "1000002";
+const DATABASE: &str = "sample.sqlite";
 const EDGE: &str = "http://127.0.0.1:8080";
 const ADMIN: &str = "http://127.0.0.1:9090";
 const ORIGIN: &str = "127.0.0.1:8081";
 const MONITOR: &str = "127.0.0.1:8082";
+/// The phone company, which the origin takes for Twilio.
+const COMPANY: &str = "127.0.0.1:8090";
+const COMPANY_URL: &str = "http://127.0.0.1:8090";
 /// How long a program may take to end when it is asked to.
 const END: Duration = Duration::from_secs(15);
 /// A caller's whole patience for one document.
@@ -59,6 +64,7 @@ struct Stage {
     edge: Program,
     origin: Program,
     monitor: Program,
+    company: Program,
     folder: TempDir,
 }
 
@@ -87,9 +93,11 @@ async fn run(config: &Path) -> anyhow::Result<()> {
          edge     {EDGE}   (status: {ADMIN}/status, metrics: {ADMIN}/metrics)\n\
          origin   http://{ORIGIN}\n\
          monitor  http://{MONITOR}\n\
+         company  {COMPANY_URL}   (who is on the phone: {COMPANY_URL}/control/calls)\n\
          logs     {}\n\n\
          A signed request, as Twilio would send it:\n\n{}\n\n\
-         A whole call, with a caller who keys the sample PIN {PIN}:\n\n{}\n\n\
+         A whole call, with a caller who keys a sample PIN and finds nobody left to call:\n\n{}\n\n\
+         A caller who works through the list of the power campaign, and what became of that:\n\n{}\n\n\
          Then stop the origin (kill {}) and call again. What the edge made of it, and what other\n\
          thresholds would have:\n\n\
          \x20 target/debug/holdline history --journal {journal}\n\
@@ -101,6 +109,7 @@ async fn run(config: &Path) -> anyhow::Result<()> {
         stage.folder.path().display(),
         sample_request(),
         sample_call(),
+        sample_work(&stage.folder),
         stage.origin.pid().unwrap_or_default(),
         journal = stage.folder.path().join("journal").display(),
         config = config.display(),
@@ -171,13 +180,17 @@ fn judge(heard: &Transcript) -> anyhow::Result<()> {
 
 impl Stage {
     async fn set(config: &Path) -> anyhow::Result<Stage> {
-        for address in [ORIGIN, MONITOR] {
+        for address in [ORIGIN, MONITOR, COMPANY] {
             let taken = tokio::net::TcpListener::bind(address).await.is_err();
             if taken {
                 bail!("{address} is in use; end whatever listens there first");
             }
         }
         let folder = tempfile::tempdir()?;
+        let arguments = ["serve", "--account-sid", ACCOUNT, "--listen", COMPANY, "--speed", "4"];
+        let mut company =
+            Program::start("twilio-sim", "company", &arguments, &environment(), folder.path())?;
+        company.announced("twilio-sim: ").await?;
         let origin = start_upstream("origin", ORIGIN, &folder).await?;
         let monitor = start_upstream("monitor", MONITOR, &folder).await?;
         let config = config.to_str().context("the configuration's path is not text")?;
@@ -190,7 +203,7 @@ impl Stage {
         let arguments = ["serve", "--config", config];
         let mut edge = Program::start("holdline", "edge", &arguments, &environment, folder.path())?;
         edge.announced("holdline: admin ").await?;
-        Ok(Stage { edge, origin, monitor, folder })
+        Ok(Stage { edge, origin, monitor, company, folder })
     }
 
     /// Shows every step of the call, and does harm at two of them.
@@ -230,12 +243,12 @@ impl Stage {
             let _ = program.terminate();
             program.ended(END).await?;
         }
-        Ok(())
+        self.company.kill().await
     }
 }
 
 async fn start_upstream(role: &str, listen: &str, folder: &TempDir) -> anyhow::Result<Program> {
-    let database = folder.path().join("sample.sqlite").display().to_string();
+    let database = folder.path().join(DATABASE).display().to_string();
     let arguments = [
         "--role",
         role,
@@ -247,6 +260,10 @@ async fn start_upstream(role: &str, listen: &str, folder: &TempDir) -> anyhow::R
         EDGE,
         "--account-sid",
         ACCOUNT,
+        "--twilio-url",
+        COMPANY_URL,
+        "--speed",
+        "4",
         "--sample",
     ];
     let mut program =
@@ -306,6 +323,18 @@ fn sample_call() -> String {
         "  TWILIO_AUTH_TOKEN={TOKEN} target/debug/twilio-sim call --account-sid {ACCOUNT} \\\n    \
          --voice-url {EDGE}/callin/create --status-callback {EDGE}/caller/end_session \\\n    \
          --party 'access number={PIN}*; star=#; star=*' --speed 4"
+    )
+}
+
+fn sample_work(folder: &TempDir) -> String {
+    let database = folder.path().join(DATABASE).display().to_string();
+    format!(
+        "  curl -s {COMPANY_URL}/control/calls -H 'Content-Type: application/json' -d '{{\"to\": \"+15005550001\",\n    \
+         \"voice_url\": \"{EDGE}/callin/create\", \"status_callback\": \"{EDGE}/caller/end_session\",\n    \
+         \"party\": \"access number={POWER_PIN}*; take calls=*; always talk 3s-8s; \
+         always conversation go=1*; always to the meeting=1*|2*\"}}'\n  \
+         curl -s {COMPANY_URL}/control/calls\n  \
+         target/debug/holdline-origin admin --database {database} results 2"
     )
 }
 
