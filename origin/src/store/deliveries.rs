@@ -79,7 +79,9 @@ impl Store {
         let mut tries = 1;
         loop {
             match self.try_once(id, work).await {
-                Err(StoreError::Busy) if tries < TRIES && self.dialect().waits_for_rows() => {
+                Err(error)
+                    if error.passes() && tries < TRIES && self.dialect().waits_for_rows() =>
+                {
                     tries += 1
                 }
                 done => return done,

@@ -69,6 +69,9 @@ pub enum StoreError {
     /// It could not be had in time; nothing was done.
     #[error("the store could not be had in time")]
     Busy,
+    /// The same was done elsewhere in the same moment; nothing was done here.
+    #[error("the same was done in the same moment: {0}")]
+    Raced(sqlx::Error),
     /// Somebody else took the delivery over; nothing was done here.
     #[error("the delivery was taken over by another process")]
     Fenced,
@@ -85,8 +88,19 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::PoolTimedOut => StoreError::Busy,
             sqlx::Error::Database(inner) if is_busy(inner.as_ref()) => StoreError::Busy,
+            // Two transactions that did not see each other wanted to be the first.
+            sqlx::Error::Database(inner) if inner.is_unique_violation() => StoreError::Raced(error),
             _ => StoreError::Failed(error),
         }
+    }
+}
+
+// === impl StoreError ===
+
+impl StoreError {
+    /// Whether it is worth being tried again at once.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, StoreError::Busy | StoreError::Raced(_))
     }
 }
 

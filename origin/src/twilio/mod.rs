@@ -343,3 +343,52 @@ impl Dial {
         form
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_told_from_people_in_both_ways() {
+        for (machines, detection, expect) in [
+            (Machines::NotTold, Detection::Modern, (None, None)),
+            (Machines::HangUp, Detection::Modern, (Some("Enable"), None)),
+            (Machines::LeaveMessage, Detection::Modern, (Some("DetectMessageEnd"), None)),
+            (Machines::NotTold, Detection::Legacy, (None, None)),
+            (Machines::HangUp, Detection::Legacy, (None, Some("Hangup"))),
+            (Machines::LeaveMessage, Detection::Legacy, (None, Some("Continue"))),
+        ] {
+            let dial = Dial {
+                from: "5005550001".into(),
+                to: "5005550101".into(),
+                url: "http://edge.test/calls/1/incoming".into(),
+                fallback_url: "http://other.test/calls/1/incoming".into(),
+                status_callback: "http://edge.test/calls/1/call_ended".into(),
+                ring_s: 15,
+                machines,
+                detection,
+            };
+            let form = dial.form();
+            assert_eq!((form.get("MachineDetection"), form.get("IfMachine")), expect);
+            assert_eq!((form.get("To"), form.get("Timeout")), (Some("5005550101"), Some("15")));
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_over_says_so_in_twilios_words() {
+        let call = |status: &str| Call {
+            sid: "CA1".into(),
+            status: status.into(),
+            to: String::new(),
+            answered_by: None,
+            duration: None,
+            date_created: Some("Tue, 31 Aug 2010 20:36:28 +0000".into()),
+        };
+        for (status, over) in
+            [("queued", false), ("in-progress", false), ("busy", true), ("canceled", true)]
+        {
+            assert_eq!(call(status).is_over(), over, "{status}");
+        }
+        assert_eq!(call("busy").created_ms(), Some(1_283_286_988_000));
+    }
+}

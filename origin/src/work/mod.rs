@@ -86,7 +86,7 @@ impl Worker {
                 let mut writing = self.store.begin().await?;
                 let taken = writing.step(about, event, &self.links, Timestamp::now()).await?;
                 writing.commit().await?;
-                Ok(taken.to_do)
+                Ok::<_, StoreError>(taken.to_do)
             };
             match taken.await {
                 Ok(to_do) => {
@@ -95,7 +95,7 @@ impl Worker {
                     }
                     return Ok(());
                 }
-                Err(StoreError::Busy) if tries < TRIES => tries += 1,
+                Err(error) if error.passes() && tries < TRIES => tries += 1,
                 Err(error) => return Err(error),
             }
         }

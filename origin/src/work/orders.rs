@@ -270,7 +270,7 @@ impl Worker {
         loop {
             match self.try_finish(order, step.as_ref(), error).await {
                 // What Twilio said must not be lost for a moment's wait.
-                Err(StoreError::Busy) if tries < TRIES * 4 => tries += 1,
+                Err(error) if error.passes() && tries < TRIES * 4 => tries += 1,
                 done => return done,
             }
         }
