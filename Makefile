@@ -7,6 +7,7 @@
 #   make fuzz    inputs that nobody thought of, for FUZZ_SECONDS (600) each
 #   make bench   what the edge costs, beside nginx and Envoy
 #   make bench-failover   what callers get while an origin fails, beside five proxies; QUICK=1 for short
+#   make bench-origin   what the origin bears, and half an hour of campaigns with faults; QUICK=1 for short
 #   make bench-spool   what it costs to keep callbacks, beside Redis and the disk itself
 #   make bench-front-door   what TLS, HTTP/2, idle connections and slow senders cost, beside nginx
 #   make install   the program, its unit, configuration and documentation below PREFIX (and DESTDIR)
@@ -18,7 +19,7 @@ TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 export HOLDLINE_ORACLE := $(CURDIR)/target/oracle
 
-.PHONY: run demo test lint fuzz bench bench-failover bench-spool bench-front-door install deb setup \
+.PHONY: run demo test lint fuzz bench bench-failover bench-origin bench-spool bench-front-door install deb setup \
 	setup-build
 
 run: setup-build
@@ -73,6 +74,11 @@ bench-failover: setup
 	tests/setup bench-failover $(TOOLS)
 	$(CARGO) build --release -p holdline -p holdline-tests --bins
 	target/release/bench-failover $(if $(QUICK),--rate 20 --peer holdline --peer nginx,--out docs/failover)
+
+bench-origin: setup
+	$(CARGO) build --release -p holdline -p holdline-origin -p holdline-tests --bins
+	target/release/bench-origin load
+	target/release/bench-origin campaign --minutes $(if $(QUICK),2,30)
 
 bench-spool: setup
 	tests/setup bench-spool $(TOOLS)
