@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, ValueEnum};
 use holdline_origin::admin::AdminArguments;
 use holdline_origin::core::links::Links;
 use holdline_origin::metrics::Metrics;
@@ -25,25 +25,12 @@ use url::Url;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    after_help = "Without a command it serves. The account's auth token is read from TWILIO_AUTH_TOKEN; the \
-                  token of the inspection endpoints, if there are to be any, from HOLDLINE_ORIGIN_INSPECT_TOKEN."
+    after_help = "\
+holdline-origin admin --help: accounts, callers, campaigns, scripts, lists and results.
+
+The account's auth token is read from TWILIO_AUTH_TOKEN; the token of the inspection endpoints, if there
+are to be any, from HOLDLINE_ORIGIN_INSPECT_TOKEN."
 )]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    serve: Option<Serve>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Accounts, callers, campaigns, scripts, lists and results.
-    Admin(AdminArguments),
-}
-
-#[derive(Debug, Args)]
 struct Serve {
     /// Where to listen; port 0 takes any free one.
     #[arg(long, default_value = "127.0.0.1:8081", env = "HOLDLINE_ORIGIN_LISTEN")]
@@ -100,16 +87,14 @@ enum Role {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("HOLDLINE_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn")),
-        )
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
-    match run(arguments) {
+    // What serving needs from the environment says nothing to the administration, and the other way round.
+    let admin = std::env::args_os().nth(1).is_some_and(|word| word == "admin");
+    let ran = if admin {
+        administrate(AdminArguments::parse_from(std::env::args_os().skip(1)))
+    } else {
+        serve(&Serve::parse())
+    };
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdline-origin: {error:#}");
@@ -118,16 +103,25 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    match (arguments.command, arguments.serve) {
-        (Some(Command::Admin(arguments)), _) => holdline_origin::admin::run(arguments).await,
-        (None, Some(arguments)) => serve(&arguments).await,
-        (None, None) => anyhow::bail!("say what to serve (--help tells how), or `admin`"),
-    }
+fn log() {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("HOLDLINE_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn")),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
 }
 
+#[tokio::main(flavor = "current_thread")]
+async fn administrate(arguments: AdminArguments) -> anyhow::Result<()> {
+    holdline_origin::admin::run(arguments).await
+}
+
+#[tokio::main]
 async fn serve(arguments: &Serve) -> anyhow::Result<()> {
+    log();
     let role = match arguments.role {
         Role::Origin => "origin",
         Role::Monitor => "monitor",

@@ -288,32 +288,25 @@ async fn add_person(
     Ok(())
 }
 
+/// Blocks numbers, or takes that back.
 pub(super) async fn block(
     store: &Store,
     account: i64,
     campaign: Option<i64>,
     numbers: &[String],
+    blocked: bool,
 ) -> anyhow::Result<()> {
     owner(store, account, campaign).await?;
     let mut households = 0;
     for number in numbers {
-        households += store.block(account, campaign, number).await?;
+        households += if blocked {
+            store.block(account, campaign, number).await?
+        } else {
+            store.unblock(account, campaign, number).await?
+        };
     }
-    say(&format!("{} numbers blocked; {households} households put away", numbers.len()))
-}
-
-pub(super) async fn unblock(
-    store: &Store,
-    account: i64,
-    campaign: Option<i64>,
-    numbers: &[String],
-) -> anyhow::Result<()> {
-    owner(store, account, campaign).await?;
-    let mut households = 0;
-    for number in numbers {
-        households += store.unblock(account, campaign, number).await?;
-    }
-    say(&format!("{} numbers free; {households} households put back", numbers.len()))
+    let (done, moved) = if blocked { ("blocked", "put away") } else { ("free", "put back") };
+    say(&format!("{} numbers {done}; {households} households {moved}", numbers.len()))
 }
 
 async fn owner(store: &Store, account: i64, campaign: Option<i64>) -> anyhow::Result<()> {
@@ -352,7 +345,7 @@ pub(super) async fn block_file(
         faults.truncate(MOST_FAULTS);
         bail!("{}: nothing was blocked:\n  {}", path.display(), faults.join("\n  "));
     }
-    block(store, account, campaign, &numbers).await
+    block(store, account, campaign, &numbers, true).await
 }
 
 fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {

@@ -13,7 +13,7 @@ mod script;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::core::fit::Plan;
 use crate::core::state::Mode;
@@ -21,8 +21,9 @@ use crate::store::{Database, Store};
 
 pub use phone::phone;
 
-/// The arguments of `holdline-origin admin`.
-#[derive(Debug, Args)]
+/// To run a campaign: accounts, callers, campaigns, scripts, lists and results.
+#[derive(Debug, Parser)]
+#[command(bin_name = "holdline-origin admin", version)]
 pub struct AdminArguments {
     /// The database: an SQLite file, made if it is not there, or mysql://USER:PASSWORD@HOST/NAME.
     #[arg(
@@ -352,11 +353,11 @@ pub async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
         AdminCommand::List(List::Export { campaign, out }) => {
             results::people(&store, campaign, out.open()?).await
         }
-        AdminCommand::Block(Block::Add(numbers)) => {
-            import::block(&store, numbers.account, numbers.campaign, &numbers.numbers).await
+        AdminCommand::Block(Block::Add(Numbers { account, numbers, campaign })) => {
+            import::block(&store, account, campaign, &numbers, true).await
         }
-        AdminCommand::Block(Block::Remove(numbers)) => {
-            import::unblock(&store, numbers.account, numbers.campaign, &numbers.numbers).await
+        AdminCommand::Block(Block::Remove(Numbers { account, numbers, campaign })) => {
+            import::block(&store, account, campaign, &numbers, false).await
         }
         AdminCommand::Block(Block::Import { account, file, campaign }) => {
             import::block_file(&store, account, campaign, &file).await

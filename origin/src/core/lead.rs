@@ -251,7 +251,9 @@ fn placed(run: &mut Run<'_>, before: &LeadCall, placed: &Placed) -> Response {
                     call.stage = CallStage::Ringing;
                 }
             }
-            if before.given_up && before.stage != CallStage::Over {
+            // Nobody waits for it any more, or it was taken for one that was never made.
+            let unknown = before.stage == CallStage::Over && before.call_sid.is_none();
+            if unknown || (before.given_up && before.stage != CallStage::Over) {
                 run.then(Effect::HangUp(before.id));
             }
             return documents::hang_up();

@@ -305,6 +305,25 @@ fn a_call_that_was_given_up_before_twilio_took_it_is_ended() {
 }
 
 #[test]
+fn a_call_that_is_found_out_too_late_is_ended_before_anybody_picks_up() {
+    let mut before = scene(Mode::Power, true, Stage::Dialing);
+    before.call.as_mut().unwrap().stage = CallStage::Placing;
+    before.call.as_mut().unwrap().call_sid = None;
+    let end = LegEnd {
+        call_sid: None,
+        status: "canceled".into(),
+        answered_by: None,
+        duration_s: None,
+        to: String::new(),
+    };
+    let gone = take(before, &Event::LegEnded(end)).state;
+    let after = take(gone, &Event::Placed(Placed::Taken("CA50".into())));
+    assert_eq!(line(&after), "idle | hangs up | hangs up 50");
+    let after = take(after.state, &answered("human"));
+    assert_eq!(line(&after), "idle | hangs up | ");
+}
+
+#[test]
 fn answers_decide_who_is_called_again() {
     let answer = |question_id: i64, digits: &str| Answer { question_id, digits: digits.into() };
     for (answers, place, status) in [

@@ -119,7 +119,13 @@ impl Store {
         loop {
             match self.claim(id).await? {
                 Claim::Ours(fence) => {
-                    return Ok(Delivery::Ours(Claimed { writing: self.begin().await?, id, fence }));
+                    return match self.begin().await {
+                        Ok(writing) => Ok(Delivery::Ours(Claimed { writing, id, fence })),
+                        Err(error) => {
+                            self.give_back(id, fence).await;
+                            Err(error)
+                        }
+                    };
                 }
                 Claim::Answered(answer) => return Ok(Delivery::Answered(answer)),
                 // By then the lease has run out, unless it is taken over again and again.

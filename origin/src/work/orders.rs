@@ -204,9 +204,9 @@ impl Worker {
         let mut writing = self.store.begin().await?;
         let call = writing.call_to_place(order.subject).await?.map(|(call, _)| call);
         drop(writing);
-        let Some(call) = call.filter(|call| call.stage != CallStage::Over) else {
-            return Ok(Ok(()));
-        };
+        // A leg that should be hung up on is, whatever we take it for: Twilio knows whether it is over.
+        let there = |call: &LeadCall| order.kind == Kind::HangUp || call.stage != CallStage::Over;
+        let Some(call) = call.filter(there) else { return Ok(Ok(())) };
         match (order.kind, call.call_sid) {
             (Kind::PlayMessage, Some(sid)) => {
                 Ok(self.twilio.redirect(&sid, &self.links.lead(call.id, "play_message")).await)

@@ -1,5 +1,8 @@
 //! An edge with an origin and a monitor behind it, and calls that go through them.
 
+mod place;
+mod store;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,19 +10,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use holdline_twilio::Form;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AnyConnection, Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use twilio_sim::{Call, Company, Endpoint, Fetched, Line, Party, Seed, Transcript};
 use url::Url;
 
+pub use place::Place;
+use place::Setting;
+
 use crate::edge::Edge;
-use crate::program::{Program, Said, run};
+use crate::program::{Said, run};
 pub use crate::requests::{ACCOUNT, PUBLIC_URL, TOKEN, call_sid, form, public_url};
 use crate::requests::{get, open, post};
 use crate::rest::{Recorder, RestApi};
-use crate::stand_in::{Manner, StandIn};
-use crate::wire::Wire;
+use crate::stand_in::Manner;
 
 /// Opens the origin's inspection endpoints.
 pub const INSPECT_TOKEN: &str = "a token to inspect";
@@ -58,25 +61,6 @@ pub struct Plan<'p> {
     disk_fails: bool,
     database: Option<&'p str>,
     recorder: Option<&'p Recorder>,
-}
-
-/// What real upstreams are started with.
-struct Setting<'s> {
-    database: Option<&'s str>,
-    twilio: String,
-    folder: &'s TempDir,
-}
-
-/// One upstream of a world.
-#[derive(Debug)]
-pub struct Place {
-    role: &'static str,
-    /// The wire to it.
-    pub wire: Wire,
-    /// The program, where it is real.
-    pub program: Option<Program>,
-    /// The stand-in, where it is one.
-    pub stand_in: Option<StandIn>,
 }
 
 /// An edge, an origin and a monitor.
@@ -201,7 +185,7 @@ impl World {
             std::fs::write(folder.path().join(name), text)?;
         }
         let mut rest = RestApi::bind()?;
-        let setting = Setting { database: plan.database, twilio: rest.url()?, folder: &folder };
+        let setting = setting(plan.database, &rest, &folder)?;
         let origin = Place::set("origin", plan.parts[0], &setting).await?;
         let monitor = Place::set("monitor", plan.parts[1], &setting).await?;
         let section = |place: &Place, (url, lines): (&str, &str)| {
@@ -522,83 +506,6 @@ impl World {
         Ok(serde_json::from_str(body)?)
     }
 
-    /// Changes the store of origin and monitor behind their backs.
-    pub async fn sql(&self, statement: &str) -> anyhow::Result<()> {
-        let mut connection = self.reach_store().await?;
-        sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
-        Ok(())
-    }
-
-    /// One number from the store.
-    pub async fn count(&self, select: &str) -> anyhow::Result<i64> {
-        let mut connection = self.reach_store().await?;
-        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(select.to_owned()));
-        Ok(query.fetch_one(&mut connection).await?)
-    }
-
-    /// Waits until that number of the store is this one.
-    pub async fn until_count(&self, select: &str, number: i64) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        loop {
-            let now = self.count(select).await?;
-            if now == number {
-                return Ok(());
-            }
-            if begun.elapsed() > PATIENCE * 3 {
-                bail!("{select} was not {number} in time, but {now}");
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// The first column of what is selected of the store, as text.
-    pub async fn column(&self, select: &str) -> anyhow::Result<Vec<String>> {
-        let mut connection = self.reach_store().await?;
-        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(select.to_owned()));
-        Ok(query.fetch_all(&mut connection).await?)
-    }
-
-    /// Runs `holdline-origin admin` on the store; it must do what it is told. What it said.
-    pub async fn admin(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let said = self.try_admin(arguments, "").await?;
-        anyhow::ensure!(said.code == 0, "{arguments:?}: {said:?}");
-        Ok(said.out.trim().to_owned())
-    }
-
-    /// Runs `holdline-origin admin` on the store, with this on its standard input.
-    pub async fn try_admin(&self, arguments: &[&str], input: &str) -> anyhow::Result<Said> {
-        let file = self.folder.path().join(DATABASE).display().to_string();
-        let database = self.database.as_deref().unwrap_or(&file);
-        let whole = [&["admin", "--database", database], arguments].concat();
-        run("holdline-origin", &whole, &BTreeMap::new(), input).await
-    }
-
-    async fn reach_store(&self) -> anyhow::Result<AnyConnection> {
-        sqlx::any::install_default_drivers();
-        let file = format!("sqlite://{}", self.folder.path().join(DATABASE).display());
-        Ok(AnyConnection::connect(self.database.as_deref().unwrap_or(&file)).await?)
-    }
-
-    /// Holds the store's write lock until the connection is dropped.
-    pub async fn lock_store(&self) -> anyhow::Result<SqliteConnection> {
-        let mut connection = self.connect_store(PATIENCE).await?;
-        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await?;
-        Ok(connection)
-    }
-
-    /// Whether somebody holds the store's write lock at this moment.
-    pub async fn store_is_locked(&self) -> anyhow::Result<bool> {
-        let mut connection = self.connect_store(Duration::ZERO).await?;
-        Ok(sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.is_err())
-    }
-
-    async fn connect_store(&self, patience: Duration) -> anyhow::Result<SqliteConnection> {
-        let options = SqliteConnectOptions::new()
-            .filename(self.folder.path().join(DATABASE))
-            .busy_timeout(patience);
-        Ok(SqliteConnection::connect_with(&options).await?)
-    }
-
     /// Sends bytes to the edge and reads until it closes.
     pub async fn raw(&self, bytes: &[u8]) -> anyhow::Result<String> {
         self.raw_to(self.edge.public, bytes).await
@@ -618,90 +525,25 @@ impl World {
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
-    /// Starts the real program of a place again after it was killed.
+    /// Starts the real origin again after it was killed.
     pub async fn restart_origin(&mut self) -> anyhow::Result<()> {
-        let setting = Setting {
-            database: self.database.as_deref(),
-            twilio: self.rest.url()?,
-            folder: &self.folder,
-        };
+        let setting = setting(self.database.as_deref(), &self.rest, &self.folder)?;
         self.origin.restart(&setting).await
     }
 
-    /// Starts the real program of a place again after it was killed.
+    /// Starts the real monitor again after it was killed.
     pub async fn restart_monitor(&mut self) -> anyhow::Result<()> {
-        let setting = Setting {
-            database: self.database.as_deref(),
-            twilio: self.rest.url()?,
-            folder: &self.folder,
-        };
+        let setting = setting(self.database.as_deref(), &self.rest, &self.folder)?;
         self.monitor.restart(&setting).await
     }
 }
 
-// === impl Place ===
-
-impl Place {
-    async fn set(role: &'static str, part: Part, setting: &Setting<'_>) -> anyhow::Result<Place> {
-        let nowhere: SocketAddr = "127.0.0.1:1".parse()?;
-        let mut place =
-            Place { role, wire: Wire::to(nowhere).await?, program: None, stand_in: None };
-        match part {
-            Part::Real => place.restart(setting).await?,
-            Part::StandIn(manner) => {
-                let stand_in = StandIn::start(manner).await?;
-                place.wire.lead_to(stand_in.address());
-                place.stand_in = Some(stand_in);
-            }
-            Part::Nothing => place.wire.cut().await,
-        }
-        Ok(place)
-    }
-
-    async fn restart(&mut self, setting: &Setting<'_>) -> anyhow::Result<()> {
-        let file = setting.folder.path().join(DATABASE).display().to_string();
-        let arguments = [
-            "--role",
-            self.role,
-            "--listen",
-            "127.0.0.1:0",
-            "--database",
-            setting.database.unwrap_or(&file),
-            "--twilio-url",
-            &setting.twilio,
-            // As fast as the company, and soon to look up what was not reported.
-            "--speed",
-            "20",
-            "--patience",
-            "1",
-            "--public-url",
-            PUBLIC_URL,
-            "--account-sid",
-            ACCOUNT,
-            "--sample",
-        ];
-        let mut program = Program::start(
-            "holdline-origin",
-            self.role,
-            &arguments,
-            &environment(),
-            setting.folder.path(),
-        )?;
-        let url: Url = program.announced(&format!("{}: ", self.role)).await?.parse()?;
-        self.wire.lead_to(*url.socket_addrs(|| None)?.first().context("no address")?);
-        self.program = Some(program);
-        Ok(())
-    }
-
-    /// Kills the real program.
-    pub async fn kill(&mut self) -> anyhow::Result<()> {
-        self.program.as_mut().context("not a real program")?.kill().await
-    }
-
-    /// The visits that reached the stand-in.
-    pub fn reached(&self) -> Vec<crate::stand_in::Reached> {
-        self.stand_in.as_ref().map(StandIn::reached).unwrap_or_default()
-    }
+fn setting<'s>(
+    database: Option<&'s str>,
+    rest: &RestApi,
+    folder: &'s TempDir,
+) -> anyhow::Result<Setting<'s>> {
+    Ok(Setting { database, twilio: rest.url()?, folder })
 }
 
 /// Says how to have the same chance again, where a test has failed.
