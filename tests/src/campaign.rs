@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::task::JoinSet;
 use twilio_sim::{Company, Lead, Mishaps, Party, Transcript};
 
@@ -241,6 +242,8 @@ pub fn check_dials(world: &World) {
 enum Harm {
     Kill(&'static [Upstream]),
     Freeze(&'static [Upstream]),
+    /// The database server, where there is one.
+    FreezeDatabase,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -249,36 +252,49 @@ enum Upstream {
     Monitor,
 }
 
-const HARMS: [Harm; 6] = [
+const HARMS: [Harm; 7] = [
     Harm::Kill(&[Upstream::Origin]),
     Harm::Freeze(&[Upstream::Monitor]),
     Harm::Freeze(&[Upstream::Origin]),
     Harm::Kill(&[Upstream::Monitor]),
     Harm::Kill(&[Upstream::Origin, Upstream::Monitor]),
     Harm::Freeze(&[Upstream::Origin, Upstream::Monitor]),
+    Harm::FreezeDatabase,
 ];
 
-async fn begin(world: &mut World, harm: Harm) {
-    let (Harm::Kill(whom) | Harm::Freeze(whom)) = harm;
-    for upstream in whom {
+impl Harm {
+    /// Whom it is done to, after the database has been sent a signal if it is done to that.
+    fn upstreams(self, database: Option<&MariaDb>, signal: Signal) -> &'static [Upstream] {
+        match (self, database) {
+            (Harm::Kill(whom) | Harm::Freeze(whom), _) => whom,
+            (Harm::FreezeDatabase, Some(database)) => {
+                database.signal(signal).unwrap();
+                &[]
+            }
+            (Harm::FreezeDatabase, None) => &[],
+        }
+    }
+}
+
+async fn begin(world: &mut World, database: Option<&MariaDb>, harm: Harm) {
+    for upstream in harm.upstreams(database, Signal::STOP) {
         let place = match upstream {
             Upstream::Origin => &mut world.origin,
             Upstream::Monitor => &mut world.monitor,
         };
         match harm {
             Harm::Kill(_) => place.kill().await.unwrap(),
-            Harm::Freeze(_) => place.program.as_ref().unwrap().freeze().unwrap(),
+            _ => place.program.as_ref().unwrap().freeze().unwrap(),
         }
     }
 }
 
-async fn mend(world: &mut World, harm: Harm) {
-    let (Harm::Kill(whom) | Harm::Freeze(whom)) = harm;
-    for upstream in whom {
+async fn mend(world: &mut World, database: Option<&MariaDb>, harm: Harm) {
+    for upstream in harm.upstreams(database, Signal::CONT) {
         match (harm, upstream) {
             (Harm::Kill(_), Upstream::Origin) => world.restart_origin().await.unwrap(),
             (Harm::Kill(_), Upstream::Monitor) => world.restart_monitor().await.unwrap(),
-            (Harm::Freeze(_), upstream) => {
+            (_, upstream) => {
                 let place = match upstream {
                     Upstream::Origin => &world.origin,
                     Upstream::Monitor => &world.monitor,
@@ -364,10 +380,11 @@ impl std::fmt::Display for Felt {
     }
 }
 
-/// A campaign while origin and monitor are killed and frozen at random, and reports are lost, repeated
-/// and overtake each other. Nobody is called twice, nothing that was keyed is lost, and nobody is stuck.
+/// A campaign while origin, monitor and the database server, if there is one, are killed and frozen at
+/// random, and reports are lost, repeated and overtake each other. Nobody is called twice, nothing that was keyed is lost, and nobody is stuck.
 pub async fn campaign_with_harm(
     world: &mut World,
+    database: Option<&MariaDb>,
     mode: &str,
     leads: usize,
     callers: usize,
@@ -387,11 +404,11 @@ pub async fn campaign_with_harm(
     let done = loop {
         let harm = HARMS[dice.below(HARMS.len())];
         let mut pause = || Duration::from_secs_f64(dice.between(0.4, 1.6));
-        begin(world, harm).await;
+        begin(world, database, harm).await;
         harms += 1;
         // So long it lasts; and so long nothing happens then.
         let done = tokio::time::timeout(pause(), &mut working).await;
-        mend(world, harm).await;
+        mend(world, database, harm).await;
         let done = match done {
             Ok(done) => Ok(done),
             Err(_) => tokio::time::timeout(pause(), &mut working).await,

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -61,9 +62,11 @@ impl MariaDb {
         format!("mysql://root@localhost/holdline?socket={}", self.socket())
     }
 
-    /// Freezes or ends it by a signal; what it is for is the test's.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let id = self.child.id().context("the server has ended")?;
+        let pid = Pid::from_raw(i32::try_from(id)?).context("no process number")?;
+        Ok(kill_process(pid, signal)?)
     }
 
     fn socket(&self) -> String {

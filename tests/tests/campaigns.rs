@@ -81,13 +81,13 @@ async fn a_preview_campaign_on_mariadb() {
 
 #[tokio::test]
 async fn a_power_campaign_under_faults_on_sqlite() {
-    let felt = campaign_with_harm(&mut on_sqlite().await, "power", 50, 4).await;
+    let felt = campaign_with_harm(&mut on_sqlite().await, None, "power", 50, 4).await;
     assert!(felt.monitor > 0 && felt.held + felt.canned > 0, "no harm was done: {felt:?}");
 }
 
 #[tokio::test]
 async fn a_preview_campaign_under_faults_on_mariadb() {
-    let (mut world, _database) = on_mariadb().await;
-    let felt = campaign_with_harm(&mut world, "preview", 50, 4).await;
+    let (mut world, database) = on_mariadb().await;
+    let felt = campaign_with_harm(&mut world, Some(&database), "preview", 50, 4).await;
     assert!(felt.monitor > 0 && felt.held + felt.canned > 0, "no harm was done: {felt:?}");
 }

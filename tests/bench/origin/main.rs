@@ -146,10 +146,10 @@ async fn endure(time: Duration, leads: usize, callers: usize) {
     while begun.elapsed() < time {
         let mode = if lists % 4 < 2 { "power" } else { "preview" };
         let more = if lists % 2 == 0 {
-            campaign_with_harm(&mut on_sqlite().await, mode, leads, callers).await
+            campaign_with_harm(&mut on_sqlite().await, None, mode, leads, callers).await
         } else {
-            let (mut world, _database) = on_mariadb().await;
-            campaign_with_harm(&mut world, mode, leads, callers).await
+            let (mut world, database) = on_mariadb().await;
+            campaign_with_harm(&mut world, Some(&database), mode, leads, callers).await
         };
         lists += 1;
         felt.add(more);
