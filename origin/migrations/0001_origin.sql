@@ -122,6 +122,7 @@ CREATE TABLE caller_sessions (
 );
 
 CREATE INDEX caller_sessions_by_account ON caller_sessions (account_id, on_call);
+CREATE INDEX caller_sessions_by_key ON caller_sessions (session_key, on_call);
 CREATE INDEX caller_sessions_by_campaign ON caller_sessions (campaign_id, stage, waiting_since_ms);
 CREATE INDEX caller_sessions_by_check ON caller_sessions (on_call, checked_ms);
 
@@ -240,6 +241,8 @@ CREATE TABLE browser_events (
     created_ms BIGINT NOT NULL,
     UNIQUE (channel, sequence)
 );
+
+CREATE INDEX browser_events_by_age ON browser_events (created_ms);
 
 -- Every request that changed something, by delivery id, with what it was answered. A claim is a lease:
 -- whoever finds one that has run out takes it over with the next fence, and whoever held it before

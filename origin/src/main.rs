@@ -37,7 +37,7 @@ struct Serve {
     listen: SocketAddr,
     /// The database: an SQLite file, made if it is not there, or mysql://USER:PASSWORD@HOST/NAME.
     #[arg(long, value_name = "FILE|URL", env = "HOLDLINE_ORIGIN_DATABASE", hide_env_values = true)]
-    database: Database,
+    database: String,
     /// The edge's public URL: documents lead there, and requests are signed for it.
     #[arg(long, value_name = "URL", env = "HOLDLINE_ORIGIN_PUBLIC_URL")]
     public_url: String,
@@ -152,7 +152,7 @@ async fn assemble(
     role: &'static str,
 ) -> anyhow::Result<(Arc<App>, Arc<Worker>)> {
     // From the environment only, so that it shows in no process list.
-    let token: SecretString = std::env::var("TWILIO_AUTH_TOKEN")
+    let token: SecretString = filled("TWILIO_AUTH_TOKEN")
         .context("set TWILIO_AUTH_TOKEN to the account's auth token")?
         .into();
     let mut keys = Keyring::default();
@@ -166,8 +166,9 @@ async fn assemble(
     let at_once = usize::from(arguments.twilio_at_once);
     let twilio = Twilio::new(&arguments.twilio_url, &arguments.account_sid, &token, at_once)
         .context("the system's certificates cannot be read")?;
-    let store =
-        Arc::new(Store::open(&arguments.database).await.context("cannot open the database")?);
+    // Read here, so that a password that is misplaced in it is not repeated on the terminal.
+    let database: Database = arguments.database.parse()?;
+    let store = Arc::new(Store::open(&database).await.context("cannot open the database")?);
     if arguments.sample && store.add_sample().await? {
         tracing::info!("added the sample account");
     }
@@ -193,9 +194,14 @@ async fn assemble(
         process_fallbacks: !arguments.ignore_fallbacks,
         metrics,
         orders,
-        inspect_token: std::env::var("HOLDLINE_ORIGIN_INSPECT_TOKEN").ok().map(Into::into),
+        inspect_token: filled("HOLDLINE_ORIGIN_INSPECT_TOKEN").map(Into::into),
     };
     Ok((Arc::new(app), Arc::new(worker)))
+}
+
+/// A variable of the environment. An empty one is none: as a secret it would be everybody's.
+fn filled(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn speed(text: &str) -> Result<f64, String> {

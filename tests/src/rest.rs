@@ -148,7 +148,14 @@ impl Recorder {
         }
     }
 
-    fn answer(&self, method: &http::Method, path: &str, body: &[u8]) -> (u16, serde_json::Value) {
+    fn answer(
+        &self,
+        method: &http::Method,
+        uri: &http::Uri,
+        body: &[u8],
+    ) -> (u16, serde_json::Value) {
+        let path = uri.path();
+        let query = Form::parse(uri.query().unwrap_or_default().as_bytes()).unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
         let call = (name != "Calls").then(|| name.to_owned());
         let form = Form::parse(body).unwrap_or_default();
@@ -158,7 +165,11 @@ impl Recorder {
         let changes = method == http::Method::POST;
         match (recorded.refusal.filter(|_| changes), call) {
             (Some((status, code)), _) => (status, json!({ "code": code, "message": "refused" })),
-            (None, None) if !changes => (200, json!({ "calls": recorded.placed })),
+            (None, None) if !changes => {
+                let wanted = |call: &&serde_json::Value| query.get("To") == call["to"].as_str();
+                let calls: Vec<_> = recorded.placed.iter().filter(wanted).collect();
+                (200, json!({ "calls": calls }))
+            }
             (None, call) => {
                 let sid = call.unwrap_or_else(|| format!("CA{:032x}", LEGS + number));
                 let created = if changes { 201 } else { 200 };
@@ -179,6 +190,6 @@ async fn record(
     uri: http::Uri,
     body: Bytes,
 ) -> (http::StatusCode, Json<serde_json::Value>) {
-    let (status, answer) = recorder.answer(&method, uri.path(), &body);
+    let (status, answer) = recorder.answer(&method, &uri, &body);
     (http::StatusCode::from_u16(status).unwrap_or_default(), Json(answer))
 }

@@ -4,6 +4,7 @@ use anyhow::{Context as _, ensure};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{Account, Caller, Campaign, NewCampaign, say};
+use crate::core::fit::may_predict;
 use crate::core::state::Mode;
 use crate::store::{Store, StoreError, Writing};
 
@@ -145,6 +146,10 @@ async fn add_campaign(store: &Store, new: NewCampaign) -> anyhow::Result<()> {
     if let Some(recording) = new.recording {
         belongs(&mut writing, "recordings", recording, new.account).await?;
     }
+    let plan = sqlx::query("SELECT plan FROM accounts WHERE id = ?").bind(new.account);
+    let plan: String = plan.fetch_one(writing.connection()).await?.try_get(0)?;
+    let predictive = Mode::from(new.mode) == Mode::Predictive;
+    ensure!(!predictive || may_predict(&plan), "the plan {plan} has no predictive campaigns");
     let id = writing.id();
     let flag = i64::from;
     sqlx::query(

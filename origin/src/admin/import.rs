@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{book, phone, say};
+use super::{book, patiently, phone, say};
 use crate::core::state::Place;
 use crate::store::{Store, StoreError, Writing};
 
@@ -31,7 +31,7 @@ struct Person {
 }
 
 /// What a list comes to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     households: usize,
     people: usize,
@@ -62,8 +62,15 @@ pub(super) async fn people(
     let mut sequence = next_sequence(store, campaign).await?;
     for batch in households.chunks(BATCH) {
         let rows = batch.iter().map(|(_, people)| 1 + people.len()).sum::<usize>();
-        let ids = store.id_block(i64::try_from(rows)?).await?;
-        import_batch(store, campaign, batch, ids, &mut sequence, &mut tally).await?;
+        let ids = patiently!(store.id_block(i64::try_from(rows)?).await.map_err(Into::into))?;
+        let done =
+            patiently!(import_batch(store, campaign, batch, ids.clone(), sequence, tally).await);
+        (sequence, tally) = done.with_context(|| {
+            format!(
+                "{} numbers were taken before; the same list again takes the rest",
+                tally.households
+            )
+        })?;
     }
     say(&format!(
         "{} numbers with {} people added, {} people known before, {} numbers blocked",
@@ -81,6 +88,11 @@ fn read(file: impl Read) -> anyhow::Result<(Vec<(String, Vec<Person>)>, Vec<Stri
         .iter()
         .map(|name| name.trim_start_matches('\u{feff}').to_ascii_lowercase().replace(' ', "_"))
         .collect();
+    for (n, name) in heading.iter().enumerate() {
+        if heading[..n].contains(name) {
+            bail!("two columns are named {name}");
+        }
+    }
     if !heading.iter().any(|name| name == "phone") {
         bail!(
             "the first line must name the columns, and one of them be phone; it names {}",
@@ -153,9 +165,9 @@ async fn import_batch(
     campaign: i64,
     batch: &[(String, Vec<Person>)],
     mut ids: Range<i64>,
-    sequence: &mut i64,
-    tally: &mut Tally,
-) -> anyhow::Result<()> {
+    mut sequence: i64,
+    mut tally: Tally,
+) -> anyhow::Result<(i64, Tally)> {
     let mut writing = store.begin().await?;
     for (number, people) in batch {
         let known = household(&mut writing, campaign, number).await?;
@@ -165,9 +177,9 @@ async fn import_batch(
             None => {
                 let id = ids.next().context("there are no ids left")?;
                 let blocked = is_blocked(&mut writing, campaign, number).await?;
-                let place = add_household(&mut writing, id, campaign, number, *sequence, blocked);
+                let place = add_household(&mut writing, id, campaign, number, sequence, blocked);
                 let place = place.await?;
-                *sequence += 1;
+                sequence += 1;
                 tally.households += 1;
                 tally.blocked += usize::from(blocked);
                 (id, place)
@@ -180,7 +192,7 @@ async fn import_batch(
                 continue;
             }
             let lead = ids.next().context("there are no ids left")?;
-            add_person(&mut writing, lead, id, *sequence * 1000 + n, person).await?;
+            add_person(&mut writing, lead, id, sequence * 1000 + n, person).await?;
             added += 1;
         }
         tally.people += added;
@@ -190,7 +202,8 @@ async fn import_batch(
             sqlx::query(update).bind(id).execute(writing.connection()).await?;
         }
     }
-    Ok(writing.commit().await?)
+    writing.commit().await?;
+    Ok((sequence, tally))
 }
 
 async fn household(
@@ -198,8 +211,11 @@ async fn household(
     campaign: i64,
     number: &str,
 ) -> Result<Option<(i64, Place)>, StoreError> {
-    let query = "SELECT id, place FROM households WHERE campaign_id = ? AND phone = ?";
-    let query = sqlx::query(query).bind(campaign).bind(number.to_owned());
+    // Held, so that a call that is done with meanwhile knows whoever is added.
+    let lock = writing.dialect.for_update();
+    let query =
+        format!("SELECT id, place FROM households WHERE campaign_id = ? AND phone = ?{lock}");
+    let query = sqlx::query(AssertSqlSafe(query)).bind(campaign).bind(number.to_owned());
     let Some(row) = query.fetch_optional(writing.connection()).await? else { return Ok(None) };
     let place: String = row.try_get("place")?;
     Ok(Some((row.try_get("id")?, Place::named(&place).unwrap_or(Place::Blocked))))
@@ -299,11 +315,16 @@ pub(super) async fn block(
     owner(store, account, campaign).await?;
     let mut households = 0;
     for number in numbers {
-        households += if blocked {
-            store.block(account, campaign, number).await?
-        } else {
-            store.unblock(account, campaign, number).await?
-        };
+        let done = patiently!(
+            if blocked {
+                store.block(account, campaign, number).await
+            } else {
+                store.unblock(account, campaign, number).await
+            }
+            .map_err(anyhow::Error::from)
+        );
+        // What is blocked twice is blocked.
+        households += done.context("not all numbers were done; say them again")?;
     }
     let (done, moved) = if blocked { ("blocked", "put away") } else { ("free", "put back") };
     say(&format!("{} numbers {done}; {households} households {moved}", numbers.len()))
@@ -332,18 +353,24 @@ pub(super) async fn block_file(
     let mut column = 0;
     for (n, record) in reader.records().enumerate() {
         let record = record?;
+        let line = record.position().map_or(0, csv::Position::line);
         let heading = record.iter().position(|name| name.trim().eq_ignore_ascii_case("phone"));
         match (n, heading) {
             (0, Some(place)) => column = place,
             _ => match phone(record.get(column).unwrap_or_default()) {
                 Ok(number) => numbers.push(number),
-                Err(fault) => faults.push(format!("line {}: {fault}", n + 1)),
+                Err(fault) => faults.push(format!("line {line}: {fault}")),
             },
         }
     }
     if !faults.is_empty() {
+        let count = faults.len();
         faults.truncate(MOST_FAULTS);
-        bail!("{}: nothing was blocked:\n  {}", path.display(), faults.join("\n  "));
+        let list = faults.join("\n  ");
+        bail!(
+            "{}: {count} lines cannot be read, and nothing was blocked:\n  {list}",
+            path.display()
+        );
     }
     block(store, account, campaign, &numbers, true).await
 }

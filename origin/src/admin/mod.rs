@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::core::fit::Plan;
 use crate::core::state::Mode;
-use crate::store::{Database, Store};
+use crate::store::{Database, Store, StoreError};
 
 pub use phone::phone;
 
@@ -33,7 +33,7 @@ pub struct AdminArguments {
         hide_env_values = true,
         global = true
     )]
-    database: Option<Database>,
+    database: Option<String>,
     #[command(subcommand)]
     command: AdminCommand,
 }
@@ -330,11 +330,31 @@ impl From<ModeName> for Mode {
     }
 }
 
+/// Does something again while a busy origin is in its way, for some seconds.
+macro_rules! patiently {
+    ($work:expr) => {{
+        let mut tries = 1;
+        loop {
+            match $work {
+                Err(error) if tries < 40 && crate::admin::passes(&error) => tries += 1,
+                done => break done,
+            }
+        }
+    }};
+}
+use patiently;
+
+/// Whether an error is one that passes.
+fn passes(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<StoreError>().is_some_and(StoreError::passes)
+}
+
 /// Runs it.
 pub async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
     let Some(database) = arguments.database else {
         anyhow::bail!("say which database: --database, or HOLDLINE_ORIGIN_DATABASE");
     };
+    let database: Database = database.parse()?;
     let store = Store::open(&database).await?;
     match arguments.command {
         AdminCommand::Account(command) => book::account(&store, command).await,
@@ -351,7 +371,7 @@ pub async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
             import::people(&store, campaign, &file, skip_faults).await
         }
         AdminCommand::List(List::Export { campaign, out }) => {
-            results::people(&store, campaign, out.open()?).await
+            results::people(&store, campaign, &out).await
         }
         AdminCommand::Block(Block::Add(Numbers { account, numbers, campaign })) => {
             import::block(&store, account, campaign, &numbers, true).await
@@ -362,9 +382,7 @@ pub async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
         AdminCommand::Block(Block::Import { account, file, campaign }) => {
             import::block_file(&store, account, campaign, &file).await
         }
-        AdminCommand::Results { campaign, out } => {
-            results::calls(&store, campaign, out.open()?).await
-        }
+        AdminCommand::Results { campaign, out } => results::calls(&store, campaign, &out).await,
     }
 }
 
@@ -378,8 +396,11 @@ fn plan(text: &str) -> Result<String, String> {
 }
 
 fn hours(text: &str) -> Result<(i64, i64), String> {
-    let hour = |text: &str| text.trim().parse::<i64>().ok().filter(|hour| (0..=24).contains(hour));
-    let hours = text.split_once('-').and_then(|(from, until)| Some((hour(from)?, hour(until)?)));
+    let hour = |text: &str, last: i64| {
+        text.trim().parse::<i64>().ok().filter(|hour| (0..=last).contains(hour))
+    };
+    let hours =
+        text.split_once('-').and_then(|(from, until)| Some((hour(from, 23)?, hour(until, 24)?)));
     hours.ok_or_else(|| "write two hours, as in 9-21; 0-0 is all day".to_owned())
 }
 

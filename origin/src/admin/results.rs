@@ -1,17 +1,16 @@
 //! What came of a campaign, as CSV.
 
 use std::collections::HashMap;
-use std::io::Write;
 
 use jiff::Timestamp;
-use sqlx::Row as _;
 use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
 
-use super::book;
+use super::{Out, book};
 use crate::store::{Store, StoreError};
 
 /// A line for each call, with a column for each question of the script.
-pub(super) async fn calls(store: &Store, campaign: i64, out: Box<dyn Write>) -> anyhow::Result<()> {
+pub(super) async fn calls(store: &Store, campaign: i64, out: &Out) -> anyhow::Result<()> {
     let mut writing = store.begin().await?;
     book::is_there(&mut writing, "campaigns", campaign).await?;
     drop(writing);
@@ -24,20 +23,7 @@ pub(super) async fn calls(store: &Store, campaign: i64, out: Box<dyn Write>) -> 
     .bind(campaign)
     .fetch_all(&mut *connection)
     .await?;
-    let answers: Vec<(i64, i64, String, Option<String>)> = sqlx::query_as(
-        "SELECT answers.lead_call_id, answers.question_id, answers.digits, possible_responses.value \
-         FROM answers JOIN lead_calls ON lead_calls.id = answers.lead_call_id \
-         LEFT JOIN possible_responses ON possible_responses.id = answers.possible_response_id \
-         WHERE lead_calls.campaign_id = ?",
-    )
-    .bind(campaign)
-    .fetch_all(&mut *connection)
-    .await?;
-    // What the script does not know is shown as it was keyed.
-    let answers: HashMap<(i64, i64), String> = answers
-        .into_iter()
-        .map(|(call, question, digits, value)| ((call, question), value.unwrap_or(digits)))
-        .collect();
+    let answers = answers(&mut connection, campaign).await?;
     let rows = sqlx::query(
         "SELECT lead_calls.id, lead_calls.phone, leads.custom_id, leads.first_name, leads.last_name, \
          callers.name AS caller, lead_calls.outcome, lead_calls.twilio_status, lead_calls.answered_by, \
@@ -51,7 +37,7 @@ pub(super) async fn calls(store: &Store, campaign: i64, out: Box<dyn Write>) -> 
     .bind(campaign)
     .fetch_all(&mut *connection)
     .await?;
-    let mut csv = csv::Writer::from_writer(out);
+    let mut csv = csv::Writer::from_writer(out.open()?);
     let columns = [
         "call",
         "phone",
@@ -83,12 +69,28 @@ pub(super) async fn calls(store: &Store, campaign: i64, out: Box<dyn Write>) -> 
     Ok(csv.flush()?)
 }
 
-/// A line for each person of a campaign.
-pub(super) async fn people(
-    store: &Store,
+/// What was answered, by call and question. What the script does not know is shown as it was keyed.
+async fn answers(
+    connection: &mut AnyConnection,
     campaign: i64,
-    out: Box<dyn Write>,
-) -> anyhow::Result<()> {
+) -> Result<HashMap<(i64, i64), String>, StoreError> {
+    let answers: Vec<(i64, i64, String, Option<String>)> = sqlx::query_as(
+        "SELECT answers.lead_call_id, answers.question_id, answers.digits, possible_responses.value \
+         FROM answers JOIN lead_calls ON lead_calls.id = answers.lead_call_id \
+         LEFT JOIN possible_responses ON possible_responses.id = answers.possible_response_id \
+         WHERE lead_calls.campaign_id = ?",
+    )
+    .bind(campaign)
+    .fetch_all(connection)
+    .await?;
+    let known = |(call, question, digits, value): (i64, i64, String, Option<String>)| {
+        ((call, question), value.unwrap_or(digits))
+    };
+    Ok(answers.into_iter().map(known).collect())
+}
+
+/// A line for each person of a campaign.
+pub(super) async fn people(store: &Store, campaign: i64, out: &Out) -> anyhow::Result<()> {
     let mut writing = store.begin().await?;
     book::is_there(&mut writing, "campaigns", campaign).await?;
     drop(writing);
@@ -102,7 +104,7 @@ pub(super) async fn people(
     .bind(campaign)
     .fetch_all(&mut *connection)
     .await?;
-    let mut csv = csv::Writer::from_writer(out);
+    let mut csv = csv::Writer::from_writer(out.open()?);
     csv.write_record([
         "phone",
         "place",

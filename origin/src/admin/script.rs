@@ -42,14 +42,10 @@ struct Response {
 impl File {
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        if self.name.trim().is_empty() {
-            faults.push("name: is empty".to_owned());
-        }
+        faults.extend(text_fault("name", &self.name, 200));
         for (n, question) in self.questions.iter().enumerate() {
             let place = format!("question {}", n + 1);
-            if question.text.trim().is_empty() {
-                faults.push(format!("{place}: text is empty"));
-            }
+            faults.extend(text_fault(&format!("{place}: text"), &question.text, 1000));
             let mut keys = BTreeSet::new();
             for Response { key, value, .. } in &question.responses {
                 if !(1..=998).contains(key) {
@@ -60,13 +56,20 @@ impl File {
                 if !keys.insert(key) {
                     faults.push(format!("{place}: key {key} is there twice"));
                 }
-                if value.trim().is_empty() {
-                    faults.push(format!("{place}: the value of key {key} is empty"));
-                }
+                faults.extend(text_fault(&format!("{place}: value of key {key}"), value, 200));
             }
         }
         faults
     }
+}
+
+/// What is wrong with a text that may have so many characters.
+fn text_fault(place: &str, text: &str, most: usize) -> Option<String> {
+    if text.trim().is_empty() {
+        return Some(format!("{place} is empty"));
+    }
+    let length = text.chars().count();
+    (length > most).then(|| format!("{place} has {length} characters; {most} are the most"))
 }
 
 pub(super) async fn import(store: &Store, account: i64, path: &Path) -> anyhow::Result<()> {

@@ -19,7 +19,7 @@ use super::documents;
 use super::fit::Unfit;
 use super::lead;
 use super::links::Survey;
-use super::state::{CallStage, Household, LeadCall, Mode, Session, Stage};
+use super::state::{CallStage, Decision, Household, LeadCall, Mode, Place, Session, Stage};
 use super::step::{Effect, Event, Reason, Run, Supply, Told, Want};
 
 /// Keyed instead of an answer: no further questions.
@@ -42,7 +42,7 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
             decide(run, &session, phone.as_deref(), digits.as_deref())
         }
         Event::Wait => wait(run),
-        Event::Question(number) => Ok(question(run, &session, *number)),
+        Event::Question { call, number } => Ok(question(run, &session, *call, *number)),
         Event::Pause { over } => Ok(pause(run, &session, *over)),
         Event::DialOrdered { phone } => Ok(dial_ordered(run, &session, phone)),
         Event::Prohibited(reason) => Ok(prohibited(run, *reason)),
@@ -54,9 +54,16 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
         }
         Event::Silent => {
             // The order to move on was lost on the way.
-            if session.phones_only && matches!(session.stage, Stage::Idle | Stage::Parting) {
-                run.then(Effect::MoveOn(session.id));
+            match session.stage {
+                Stage::Idle => run.then(Effect::MoveOn(session.id)),
+                Stage::Parting => run.then(Effect::Part(session.id)),
+                _ => {}
             }
+            Ok(run.hang_up())
+        }
+        Event::Replaced => {
+            run.end_session();
+            run.then(Effect::EndCaller(session.id));
             Ok(run.hang_up())
         }
         _ => {
@@ -199,6 +206,11 @@ fn decide(run: &mut Run<'_>, session: &Session, phone: Option<&str>, digits: Opt
     let household = run.state.household.clone().filter(|household| {
         session.stage == Stage::Offered && phone.is_none_or(|phone| phone == household.phone)
     });
+    if household.as_ref().is_some_and(|household| household.place != Place::Presented) {
+        // It was blocked meanwhile.
+        set_idle(run);
+        return Ok(documents::ready_to_call(links, session));
+    }
     match (household, digits) {
         (Some(household), None | Some("*")) => Ok(dial(run, &household)),
         (Some(_), Some("#")) => {
@@ -244,12 +256,12 @@ fn dial_ordered(run: &mut Run<'_>, session: &Session, phone: &str) -> Response {
     }
 }
 
-/// Puts a household that was not called back where it came from.
+/// Puts a household that was not called back, behind all others.
 fn release(run: &mut Run<'_>) {
     if let Some(household) = &mut run.state.household
-        && household.place == super::state::Place::Presented
+        && household.place == Place::Presented
     {
-        household.place = super::state::Place::Available;
+        household.place = Place::Available;
     }
 }
 
@@ -260,10 +272,15 @@ fn wait(run: &mut Run<'_>) -> Told {
 }
 
 /// The caller has left the conference, or answered the question before this one.
-fn question(run: &mut Run<'_>, session: &Session, number: usize) -> Response {
+fn question(run: &mut Run<'_>, session: &Session, about: Option<i64>, number: usize) -> Response {
     let links = run.context.links;
+    if about.is_some() && about != session.call {
+        // It is about a call that is done with, and the next one may be under way.
+        return documents::next_call(links, session);
+    }
     match session.stage {
         Stage::Talking | Stage::Parting | Stage::Survey => {
+            let_go(run, session);
             set_stage(run, Stage::Survey);
             let place = survey(run, session, number);
             match run.state.questions.get(number) {
@@ -302,7 +319,7 @@ fn keyed(
     let about = about.or(session.call);
     if let Some(call) = about.filter(|_| digits != NO_MORE_QUESTIONS && !digits.is_empty()) {
         run.then(Effect::Keep { call, question_id, digits: digits.to_owned() });
-        if session.call == about {
+        if run.state.call.as_ref().map(|call| call.id) == about {
             let answers = &mut run.state.answers;
             answers.retain(|answer| answer.question_id != question_id);
             answers.push(super::state::Answer { question_id, digits: digits.to_owned() });
@@ -310,6 +327,10 @@ fn keyed(
     }
     let asked = matches!(session.stage, Stage::Survey | Stage::Parting | Stage::Talking);
     let surveyed = asked && session.call == about;
+    if !surveyed {
+        // It came late, and counts all the same.
+        lead::dispose_again(&mut run.state);
+    }
     match (session.on_call(), surveyed, digits) {
         (false, ..) => documents::hang_up(),
         (true, true, NO_MORE_QUESTIONS) => {
@@ -330,7 +351,10 @@ fn pause(run: &mut Run<'_>, session: &Session, over: bool) -> Response {
         return documents::hang_up();
     }
     match session.stage {
-        Stage::Talking | Stage::WrapUp => wrap_up(run),
+        Stage::Talking | Stage::WrapUp => {
+            let_go(run, session);
+            wrap_up(run)
+        }
         Stage::Dialing => {
             // Star was pressed while it rang.
             run.give_up_call();
@@ -338,8 +362,18 @@ fn pause(run: &mut Run<'_>, session: &Session, over: bool) -> Response {
             run.then(Effect::MoveOn(session.id));
             documents::wrap_up()
         }
-        // An order to move on has ended the conference, and its own document is on its way.
-        _ => documents::wrap_up(),
+        // Star was pressed on hold: back to it. Or an order to move on has ended the conference, and its
+        // own document is on its way.
+        _ => documents::continue_conference(run.context.links, session),
+    }
+}
+
+/// The caller is out of the conference. Whoever was put through to it ends with it, but for a lead who
+/// comes into it only now.
+fn let_go(run: &mut Run<'_>, session: &Session) {
+    let open = run.state.call.as_ref().filter(|call| call.stage != CallStage::Over);
+    if let Some(id) = open.map(|call| call.id).filter(|_| session.stage == Stage::Talking) {
+        run.then(Effect::LetGo(id));
     }
 }
 
@@ -381,7 +415,7 @@ fn prohibited(run: &mut Run<'_>, reason: Reason) -> Response {
 fn finish(run: &mut Run<'_>) {
     let talked = run.state.call.as_ref().is_some_and(|call| {
         run.state.session.as_ref().is_some_and(|session| session.call == Some(call.id))
-            && call.decision.is_some()
+            && call.decision == Some(Decision::Connect)
     });
     let web = run.state.session.as_ref().is_some_and(|session| !session.phones_only);
     // Where there is a browser, it says how the call went, or the household is called again.

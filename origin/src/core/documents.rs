@@ -133,6 +133,11 @@ pub fn ready_to_call(links: &Links, session: &Session) -> Response {
     Response::new().redirect(links.step(session, "ready_to_call"))
 }
 
+/// Back to the conference.
+pub fn continue_conference(links: &Links, session: &Session) -> Response {
+    Response::new().redirect(links.step(session, "continue_conf"))
+}
+
 /// On to a question, the first being 0.
 pub fn to_question(links: &Links, session: &Session, survey: &Survey) -> Response {
     Response::new().redirect(links.survey(session, "gather_response", survey))

@@ -5,8 +5,10 @@
 
 use holdline_twilio::Form;
 
-/// Errors after which the request is done: not retrieved, no connection, no such host, Twilio's own.
-const PROCESSABLE: [&str; 4] = ["11200", "11205", "11210", "12400"];
+/// Errors after which the request is done begin so: of the way to us. The request may not have arrived.
+const TRANSPORT: &str = "112";
+/// So does Twilio's own failure.
+const TWILIOS_OWN: &str = "12400";
 
 /// What failed before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +52,8 @@ pub fn failure(form: &Form) -> Option<Failure<'_>> {
 /// What a request is answered instead of being done; none: it is done. `switch` says whether requests
 /// after a failure are done at all.
 pub fn instead(failure: Failure<'_>, asker: Asker, switch: bool) -> Option<Instead> {
-    if switch && PROCESSABLE.contains(&failure.code) {
+    let transport = failure.code.len() == 5 && failure.code.starts_with(TRANSPORT);
+    if switch && (transport || failure.code == TWILIOS_OWN) {
         return None;
     }
     match asker {
@@ -73,11 +76,11 @@ mod tests {
 
     #[test]
     fn only_what_never_arrived_is_done() {
-        for code in ["11200", "11205", "11210", "12400"] {
+        for code in ["11200", "11201", "11205", "11210", "11217", "12400"] {
             check(code, Asker::Lead, true, None);
             check(code, Asker::Lead, false, Some(Instead::HangUp));
         }
-        for code in ["11100", "12100", "11202", "0"] {
+        for code in ["11100", "12100", "13201", "112", "0"] {
             check(code, Asker::Lead, true, Some(Instead::HangUp));
             check(code, Asker::Caller, true, Some(Instead::DialInAgain));
             check(code, Asker::Pausing, true, Some(Instead::EndSession));

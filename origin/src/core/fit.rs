@@ -66,6 +66,16 @@ pub enum Unfit {
     },
 }
 
+/// Whether a plan of that name has talks recorded.
+pub fn may_record(plan: &str) -> bool {
+    !matches!(plan, "basic" | "pro")
+}
+
+/// Whether a plan of that name may dial ahead.
+pub fn may_predict(plan: &str) -> bool {
+    plan != "basic"
+}
+
 // === impl Plan ===
 
 impl Plan {

@@ -24,9 +24,11 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
         Event::Disconnected { recording } => Ok(disconnected(run, recording.as_ref())),
         Event::MessagePlayed => Ok(message_played(run)),
         Event::MessageOrdered => {
-            let talks = call.stage == CallStage::Connected;
-            if let Some(id) = talks.then_some(call.id) {
-                run.then(Effect::PlayMessage(id));
+            let may = run.state.campaign.manual_message.is_some()
+                && call.stage == CallStage::Connected
+                && call.outcome != Some(Outcome::Delivered);
+            if may {
+                run.then(Effect::PlayMessage(call.id));
             }
             Ok(run.hang_up())
         }
@@ -34,9 +36,7 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
         Event::Placed(placed) => Ok(self::placed(run, &call, placed)),
         Event::HungUpOn => Ok(hung_up_on(run, &call)),
         Event::AnswerCameLate => {
-            if call.settled && call.decision == Some(Decision::Connect) {
-                dispose(&mut run.state);
-            }
+            dispose_again(&mut run.state);
             Ok(run.hang_up())
         }
         // Every other event is the caller's.
@@ -131,7 +131,10 @@ fn connect(run: &mut Run<'_>, call: &LeadCall) {
 
 /// What the leg is told for what was decided.
 fn document(run: &Run<'_>, call: &LeadCall, decision: Decision) -> Response {
-    let session = run.state.session.as_ref();
+    // Not into a room that the caller has left, or talks in with somebody else.
+    let is_there =
+        |session: &&super::state::Session| session.on_call() && session.call == Some(call.id);
+    let session = run.state.session.as_ref().filter(is_there);
     match (decision, session, &run.state.campaign.message) {
         (Decision::Connect, Some(session), _) => documents::lead_conference(
             run.context.links,
@@ -297,8 +300,8 @@ fn hung_up_on(run: &mut Run<'_>, before: &LeadCall) -> Response {
             call.decision = Some(Decision::Abandon);
         }
         run.settle(Outcome::Abandoned);
-        run.move_on();
     }
+    run.move_on();
     documents::hang_up()
 }
 
@@ -322,6 +325,17 @@ pub(super) fn dispose(state: &mut State) {
     household.status = status.to_owned();
     if matches!(household.place, Place::Presented | Place::Bin | Place::Completed) {
         household.place = household.place_after(&state.campaign);
+    }
+}
+
+/// An answer has come after the caller was done with the call, or gone: it is taken into account.
+pub(super) fn dispose_again(state: &mut State) {
+    let Some(call) = &state.call else { return };
+    let left = state.session.as_ref().is_none_or(|session| {
+        call.session == Some(session.id) && !(session.on_call() && session.call == Some(call.id))
+    });
+    if left && call.decision == Some(Decision::Connect) && !state.answers.is_empty() {
+        dispose(state);
     }
 }
 

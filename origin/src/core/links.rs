@@ -59,6 +59,15 @@ impl Links {
         url
     }
 
+    /// The first question about the call that a session is at.
+    pub fn first_question(&self, session: &Session) -> String {
+        self.survey(
+            session,
+            "gather_response",
+            &Survey { call: session.call, lead: None, question: 0 },
+        )
+    }
+
     /// Where an answer to a question is posted.
     pub(super) fn answer(&self, session: &Session, survey: &Survey, question: i64) -> String {
         format!("{}&question_id={question}", self.survey(session, "submit_response", survey))

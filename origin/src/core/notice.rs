@@ -2,6 +2,8 @@
 
 use holdline_twilio::Form;
 
+use super::is_machine;
+
 /// A notice, as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
@@ -76,7 +78,9 @@ impl Notice {
         match self.row.as_str() {
             "submit_response" => self.keyed().map_or(Meaning::Noted, Meaning::Answer),
             // The monitor, which is our twin, has connected whoever could be connected.
-            "lead_answered" if self.answered_by == "canned" && !self.is_machine() => {
+            "lead_answered"
+                if self.answered_by == "canned" && !is_machine(self.sent.get("AnsweredBy")) =>
+            {
                 let name =
                     self.target.strip_prefix("/calls/").and_then(|rest| rest.split('/').next());
                 Meaning::AbandonedLead(name.and_then(|name| name.parse().ok()))
@@ -94,11 +98,6 @@ impl Notice {
             voter_id: query.get("voter_id").unwrap_or_default().to_owned(),
             digits: self.sent.filled("Digits")?.to_owned(),
         })
-    }
-
-    /// Twilio's word for it begins so, with and without what the machine was doing.
-    fn is_machine(&self) -> bool {
-        self.sent.get("AnsweredBy").is_some_and(|by| by.starts_with("machine"))
     }
 }
 

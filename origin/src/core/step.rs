@@ -63,7 +63,12 @@ pub enum Event {
     /// The caller waits for whoever answers.
     Wait,
     /// The caller has left the conference, or comes from a question.
-    Question(usize),
+    Question {
+        /// The call that is asked about, where the request says so.
+        call: Option<i64>,
+        /// The number of the question.
+        number: usize,
+    },
     /// An answer was keyed.
     Keyed {
         /// The call that was asked about, where the request says so.
@@ -89,6 +94,8 @@ pub enum Event {
     Prohibited(Reason),
     /// The caller's leg is over.
     SessionEnded,
+    /// The same browser page has come in on another leg.
+    Replaced,
     /// The recording that a caller wanted to leave could not be played.
     MessageFailed(String),
     /// Nothing has happened in a session for a while, whose leg is up.
@@ -169,6 +176,11 @@ pub enum Effect {
     Dial(i64),
     /// This call is to be ended.
     HangUp(i64),
+    /// The same, after a while, if it is not over by then: the caller has left a conference that the lead
+    /// may have come into just now.
+    LetGo(i64),
+    /// The caller's own leg is to be ended.
+    EndCaller(i64),
     /// The caller of this session is to be led on.
     MoveOn(i64),
     /// The same, after a while, if the caller has not come from the conference by then: a lead who was
@@ -268,12 +280,13 @@ pub fn step(
         | Event::Ready { .. }
         | Event::Decide { .. }
         | Event::Wait
-        | Event::Question(_)
+        | Event::Question { .. }
         | Event::Keyed { .. }
         | Event::Pause { .. }
         | Event::DialOrdered { .. }
         | Event::Prohibited(_)
         | Event::SessionEnded
+        | Event::Replaced
         | Event::Silent
         | Event::MessageFailed(_) => caller::step(&mut run, event)?,
         _ => lead::step(&mut run, event)?,
@@ -307,9 +320,11 @@ impl Run<'_> {
             return;
         };
         let (key, stage) = (session.key.clone(), session.stage);
+        let call = session.call;
         session.free();
         session.stage = Stage::Ended;
-        if stage == Stage::Dialing {
+        // Whether it rings, or was put through to a conference that nobody is in any more.
+        if call.is_some() && call == self.state.call.as_ref().map(|call| call.id) {
             self.give_up_call();
         }
         // What was keyed before the caller hung up counts; who was not asked anything is called again.

@@ -81,6 +81,8 @@ fn effect(effect: &Effect) -> String {
         Effect::Keep { digits, .. } => format!("keeps {digits}"),
         Effect::Dial(id) => format!("dials {id}"),
         Effect::HangUp(id) => format!("hangs up {id}"),
+        Effect::LetGo(id) => format!("lets go {id}"),
+        Effect::EndCaller(_) => "ends caller".into(),
         Effect::MoveOn(_) => "moves on".into(),
         Effect::Part(_) => "parts".into(),
         Effect::PlayMessage(_) => "plays message".into(),
@@ -90,6 +92,10 @@ fn effect(effect: &Effect) -> String {
 
 fn decide(digits: Option<&str>) -> Event {
     Event::Decide { phone: Some("5005550101".into()), digits: digits.map(str::to_owned) }
+}
+
+fn question(number: usize) -> Event {
+    Event::Question { call: Some(CALL), number }
 }
 
 fn keyed(digits: &str) -> Event {
@@ -166,21 +172,33 @@ fn phones_only() {
             "offered | Ann Lee, to conference_started_phones_only_power | ",
         ),
         (power, Stage::Ended, READY, "ended | hangs up | "),
-        (power, Stage::Talking, Event::Question(0), "survey | asks \"How was it?\" | "),
-        (power, Stage::Survey, Event::Question(1), "survey | asks \"Will they come?\" | "),
-        (power, Stage::Survey, Event::Question(2), "idle | to next_call | "),
-        (power, Stage::Dialing, Event::Question(0), "idle | to next_call | hangs up 50"),
-        (power, Stage::Idle, Event::Question(0), "idle | to next_call | "),
-        (predictive, Stage::Waiting, Event::Question(0), "idle | to next_call | "),
+        (power, Stage::Talking, question(0), "survey | asks \"How was it?\" | lets go 50"),
+        (power, Stage::Parting, question(0), "survey | asks \"How was it?\" | "),
+        (
+            power,
+            Stage::Dialing,
+            Event::Question { call: Some(49), number: 0 },
+            "dialing | to next_call | ",
+        ),
+        (power, Stage::Survey, question(1), "survey | asks \"Will they come?\" | "),
+        (power, Stage::Survey, question(2), "idle | to next_call | "),
+        (power, Stage::Dialing, question(0), "idle | to next_call | hangs up 50"),
+        (power, Stage::Idle, question(0), "idle | to next_call | "),
+        (
+            predictive,
+            Stage::Waiting,
+            Event::Question { call: None, number: 0 },
+            "idle | to next_call | ",
+        ),
         (power, Stage::Survey, keyed("1"), "survey | to gather_response | keeps 1"),
         (power, Stage::Survey, keyed("7"), "survey | to gather_response | keeps 7"),
         (power, Stage::Survey, keyed("999"), "idle | to next_call | "),
         (power, Stage::Idle, keyed("1"), "idle | to next_call | keeps 1"),
         (power, Stage::Ended, keyed("1"), "ended | hangs up | keeps 1"),
         (power, Stage::Dialing, Event::SessionEnded, "ended | hangs up | hangs up 50"),
-        (power, Stage::Talking, Event::SessionEnded, "ended | hangs up | "),
+        (power, Stage::Talking, Event::SessionEnded, "ended | hangs up | hangs up 50"),
         (power, Stage::Idle, Event::Silent, "idle | hangs up | moves on"),
-        (power, Stage::Parting, Event::Silent, "parting | hangs up | moves on"),
+        (power, Stage::Parting, Event::Silent, "parting | hangs up | parts"),
         (power, Stage::Survey, Event::Silent, "survey | hangs up | "),
         (
             power,
@@ -214,16 +232,38 @@ fn web() {
         (
             Stage::Talking,
             pause(false),
+            "wrap_up | Now record how the call went, pauses 600 | lets go 50, tells caller_wrapup_voice_hit",
+        ),
+        (
+            Stage::WrapUp,
+            pause(false),
             "wrap_up | Now record how the call went, pauses 600 | tells caller_wrapup_voice_hit",
         ),
-        (Stage::Idle, pause(false), "idle | Now record how the call went, pauses 600 | "),
+        (Stage::Idle, pause(false), "idle | to continue_conf | "),
+        (Stage::Offered, pause(false), "offered | to continue_conf | "),
         (
             Stage::Dialing,
             pause(false),
             "idle | Now record how the call went, pauses 600 | hangs up 50, moves on",
         ),
-        (Stage::Talking, pause(true), "ended | hangs up | tells caller_disconnected"),
-        (Stage::Talking, Event::SessionEnded, "ended | hangs up | tells caller_disconnected"),
+        (Stage::Talking, pause(true), "ended | hangs up | hangs up 50, tells caller_disconnected"),
+        (
+            Stage::Talking,
+            Event::SessionEnded,
+            "ended | hangs up | hangs up 50, tells caller_disconnected",
+        ),
+        (
+            Stage::WrapUp,
+            Event::Replaced,
+            "ended | hangs up | hangs up 50, tells caller_disconnected, ends caller",
+        ),
+        (Stage::Idle, Event::Silent, "idle | hangs up | moves on"),
+        (
+            Stage::WrapUp,
+            Event::Replaced,
+            "ended | hangs up | hangs up 50, tells caller_disconnected, ends caller",
+        ),
+        (Stage::Idle, Event::Silent, "idle | hangs up | moves on"),
         (Stage::Ended, Event::SessionEnded, "ended | hangs up | "),
         (
             Stage::WrapUp,
@@ -273,11 +313,52 @@ fn leads() {
         (true, Stage::Dialing, Event::HungUpOn, "idle | hangs up | moves on"),
         (true, Stage::Talking, Event::HungUpOn, "idle | hangs up | moves on"),
         (true, Stage::Survey, Event::HungUpOn, "survey | hangs up | "),
-        (false, Stage::Talking, Event::MessageOrdered, "talking | hangs up | plays message"),
+        (false, Stage::Talking, Event::MessageOrdered, "talking | hangs up | "),
         (false, Stage::Dialing, Event::MessageOrdered, "dialing | hangs up | "),
     ] {
         check(Mode::Power, phones_only, stage, &event, expect);
     }
+}
+
+#[test]
+fn a_message_is_left_where_that_is_allowed_and_once() {
+    let mut before = scene(Mode::Power, false, Stage::Talking);
+    before.campaign.manual_message = Some("http://edge.test/message".into());
+    let after = take(before.clone(), &Event::MessageOrdered);
+    assert_eq!(line(&after), "talking | hangs up | plays message");
+    let played = take(before, &Event::MessagePlayed);
+    assert_eq!(
+        line(&played),
+        "wrap_up | plays, hangs up | tells voter_disconnected, tells message_drop_success"
+    );
+    assert_eq!(line(&take(played.state, &Event::MessageOrdered)), "wrap_up | hangs up | ");
+}
+
+#[test]
+fn a_lead_is_told_again_only_while_the_caller_is_there() {
+    let there = scene(Mode::Power, true, Stage::Talking);
+    let mut gone = there.clone();
+    gone.session.as_mut().unwrap().free();
+    assert_eq!(line(&take(there, &answered("human"))), "talking | conference key | ");
+    assert_eq!(line(&take(gone, &answered("human"))), "idle | hangs up | ");
+}
+
+#[test]
+fn what_was_blocked_meanwhile_is_not_called() {
+    let mut before = scene(Mode::Preview, true, Stage::Offered);
+    before.household.as_mut().unwrap().place = super::state::Place::Blocked;
+    assert_eq!(line(&take(before, &decide(Some("*")))), "idle | to ready_to_call | ");
+}
+
+#[test]
+fn an_answer_that_comes_late_counts() {
+    let mut before = scene(Mode::Power, true, Stage::Survey);
+    before.session.as_mut().unwrap().free();
+    let event = Event::Keyed { call: Some(CALL), question_id: 2, number: 1, digits: "2".into() };
+    let after = take(before, &event);
+    assert_eq!(line(&after), "idle | to next_call | keeps 2");
+    let household = after.state.household.unwrap();
+    assert_eq!((household.place.name(), household.status.as_str()), ("bin", "retry"));
 }
 
 #[test]
@@ -334,7 +415,7 @@ fn answers_decide_who_is_called_again() {
     ] {
         let mut before = scene(Mode::Power, true, Stage::Survey);
         before.answers.clone_from(&answers);
-        let household = take(before, &Event::Question(2)).state.household.unwrap();
+        let household = take(before, &question(2)).state.household.unwrap();
         let found = (household.place.name(), household.leads[0].status.as_str());
         assert_eq!(found, (place, status), "{answers:?}");
     }
@@ -343,7 +424,7 @@ fn answers_decide_who_is_called_again() {
     let mut other = household(4).leads.remove(0);
     other.first_name = Some("Bo".into());
     before.household.as_mut().unwrap().leads.push(other);
-    let after = take(before, &Event::Question(2)).state.household.unwrap();
+    let after = take(before, &question(2)).state.household.unwrap();
     assert_eq!((after.place.name(), after.next_lead().unwrap().id), ("bin", 40));
 }
 

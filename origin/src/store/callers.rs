@@ -70,6 +70,16 @@ async fn on_call(writing: &mut Writing<'_>, account: i64) -> Result<i64, StoreEr
     Ok(row.try_get(0)?)
 }
 
+/// The sessions on call of a browser page, by its key.
+pub(crate) async fn sessions_of_page(
+    writing: &mut Writing<'_>,
+    page: &str,
+) -> Result<Vec<i64>, StoreError> {
+    let query = "SELECT id FROM caller_sessions WHERE session_key = ? AND on_call = 1 ORDER BY id";
+    let query = sqlx::query_scalar(query).bind(page.to_owned());
+    Ok(query.fetch_all(writing.connection()).await?)
+}
+
 /// Opens a session for a caller's leg.
 pub(crate) async fn open_session(
     writing: &mut Writing<'_>,
@@ -144,7 +154,13 @@ pub(super) async fn longest_waiting(
         writing.dialect.skip_locked()
     );
     let row = sqlx::query(AssertSqlSafe(query)).bind(campaign).fetch_optional(writing.connection());
-    row.await?.as_ref().map(rows::session).transpose()
+    if let Some(row) = row.await? {
+        return rows::session(&row).map(Some);
+    }
+    // Somebody who waits may be held for a moment by somebody else, and is not to be passed over.
+    let count = "SELECT COUNT(*) FROM caller_sessions WHERE campaign_id = ? AND stage = 'waiting'";
+    let row = sqlx::query(count).bind(campaign).fetch_one(writing.connection()).await?;
+    if row.try_get::<i64, _>(0)? > 0 { Err(StoreError::Busy) } else { Ok(None) }
 }
 
 /// Tells a browser something, behind everything it was told before.

@@ -16,9 +16,6 @@ use super::{Store, StoreError, TRIES, Writing, millis, now_ms};
 pub(super) const LEASE: Duration = Duration::from_secs(1);
 /// How often a claim that somebody else holds is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
-/// How long answers are remembered.
-const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
-
 /// Work that is done once under a delivery id.
 pub(crate) trait Work: Sync {
     /// Does it, inside a transaction. Where that came into somebody's way it is done again from the
@@ -190,16 +187,6 @@ impl Store {
         if let Err(error) = given_back.await {
             tracing::debug!(%error, "a delivery was not given back");
         }
-    }
-
-    /// Forgets answers that nobody can ask for any more.
-    pub async fn forget_old_deliveries(&self) -> Result<u64, StoreError> {
-        let before = now_ms() - millis(REMEMBERED);
-        let mut writing = self.begin().await?;
-        let delete = sqlx::query("DELETE FROM deliveries WHERE created_ms < ?").bind(before);
-        let deleted = delete.execute(writing.connection()).await?.rows_affected();
-        writing.commit().await?;
-        Ok(deleted)
     }
 }
 

@@ -13,9 +13,6 @@ use super::{Store, StoreError, Writing, millis, now_ms, rows};
 
 /// How long a claim on an order holds: longer than any request to Twilio may take.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
-/// How long orders that were carried out are kept.
-const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
-
 named! {
     /// What is to be done.
     pub(crate) enum Kind {
@@ -23,6 +20,10 @@ named! {
         Dial = "dial",
         /// To end a lead's leg.
         HangUp = "hang_up",
+        /// The same, if it is not over meanwhile.
+        LetGo = "let_go",
+        /// To end a caller's leg.
+        EndCaller = "end_caller",
         /// To lead a caller on to the next number.
         MoveOn = "move_on",
         /// The same, if the caller has not come from the conference meanwhile.
@@ -122,16 +123,6 @@ impl Store {
         let row = sqlx::query(query).fetch_one(&mut *connection).await?;
         let (count, oldest): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         Ok((count, if count == 0 { 0 } else { (now_ms() - oldest).max(0) }))
-    }
-
-    /// Forgets orders that were carried out long ago.
-    pub async fn forget_old_orders(&self) -> Result<u64, StoreError> {
-        let before = now_ms() - millis(REMEMBERED);
-        let mut writing = self.begin().await?;
-        let delete = sqlx::query("DELETE FROM outbox WHERE done_ms < ?").bind(before);
-        let deleted = delete.execute(writing.connection()).await?.rows_affected();
-        writing.commit().await?;
-        Ok(deleted)
     }
 }
 

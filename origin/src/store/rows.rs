@@ -4,7 +4,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::StoreError;
-use crate::core::fit::{Hours, Plan, Quota};
+use crate::core::fit::{Hours, Plan, Quota, may_record};
 use crate::core::state::{
     CallStage, Campaign, Decision, Household, Lead, LeadCall, Mode, Outcome, Place, Session, Stage,
 };
@@ -153,7 +153,7 @@ pub(super) fn campaign(row: &AnyRow) -> Result<Campaign, StoreError> {
             disable_calling: flag(row, "disable_calling")?,
             disable_access: flag(row, "disable_access")?,
         },
-        record: flag(row, "record_calls")?,
+        record: flag(row, "record_calls")? && may_record(&text(row, "plan")?),
         detect_machines,
         message: recording.clone().filter(|_| automatic),
         manual_message: recording.filter(|_| by_hand),

@@ -208,6 +208,10 @@ impl Writing<'_> {
             None => None,
         };
         let call = self.lead_call(Some(id)).await?;
+        // Another transaction has given it to a session meanwhile, which is to be held first.
+        if call.as_ref().is_some_and(|call| call.session != session_id) {
+            return Err(StoreError::Busy);
+        }
         // It is another leg's report, and not to be believed of this one.
         let call = call.filter(|call| match (&call.call_sid, call_sid) {
             (Some(known), Some(given)) => known == given,
@@ -278,6 +282,8 @@ impl Writing<'_> {
         let (kind, subject) = match effect {
             Effect::Dial(call) => (Kind::Dial, *call),
             Effect::HangUp(call) => (Kind::HangUp, *call),
+            Effect::LetGo(call) => (Kind::LetGo, *call),
+            Effect::EndCaller(session) => (Kind::EndCaller, *session),
             Effect::PlayMessage(call) => (Kind::PlayMessage, *call),
             Effect::MoveOn(session) => (Kind::MoveOn, *session),
             Effect::Part(session) => (Kind::Part, *session),
@@ -293,7 +299,8 @@ impl Writing<'_> {
                 return Ok(false);
             }
         };
-        let after = if kind == Kind::Part { PARTING } else { Duration::ZERO };
+        let waits = matches!(kind, Kind::Part | Kind::LetGo);
+        let after = if waits { PARTING } else { Duration::ZERO };
         outbox::put(self, kind, subject, after).await?;
         Ok(true)
     }

@@ -237,9 +237,10 @@ impl Twilio {
         self.ask(Method::GET, &self.url(&format!("/{sid}.json")), &Form::default()).await
     }
 
-    /// The calls to a number, the newest first.
+    /// The calls to a number, the newest first. Twilio writes ten digits as North American.
     pub async fn calls_to(&self, number: &str) -> Result<Vec<Call>, Trouble> {
-        let query = Form::from_pairs([("To", number), ("PageSize", "50")]).encode();
+        let number = if number.len() == 10 { format!("+1{number}") } else { format!("+{number}") };
+        let query = Form::from_pairs([("To", number.as_str()), ("PageSize", "50")]).encode();
         let page: Page =
             self.ask(Method::GET, &self.url(&format!(".json?{query}")), &Form::default()).await?;
         Ok(page.calls)

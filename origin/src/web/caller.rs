@@ -69,8 +69,7 @@ pub(super) async fn predictive(State(app): State<Arc<App>>, request: TwilioReque
 /// POST `/caller/{id}/gather_response`: a question about the call.
 pub(super) async fn gather_response(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
     let row = Row { name: "gather_response", asker: Asker::Caller };
-    let event = Event::Question(request.index("question_number"));
-    step(&app, row, &request, session(&request), event).await
+    step(&app, row, &request, session(&request), question(&request)).await
 }
 
 /// POST `/caller/{id}/submit_response`: an answer.
@@ -84,7 +83,7 @@ pub(super) async fn submit_response(State(app): State<Arc<App>>, request: Twilio
             digits: request.digits().to_owned(),
         },
         // Without a question there is no answer, and the survey goes on where it is.
-        None => Event::Question(request.index("question_number")),
+        None => question(&request),
     };
     step(&app, row, &request, session(&request), event).await
 }
@@ -117,9 +116,7 @@ pub(super) async fn dialing_prohibited(
     request: TwilioRequest,
 ) -> Answer {
     let row = Row { name: "dialing_prohibited", asker: Asker::Anybody };
-    let About::Session { call_sid, .. } = session(&request) else {
-        return Ok(documents::hang_up().into());
-    };
+    let call_sid = request.call.as_ref().map(|call| call.as_str().to_owned());
     let about = About::Session { id: id.parse().ok(), call_sid };
     step(&app, row, &request, about, Event::Prohibited(Reason::Gate)).await
 }
@@ -160,7 +157,7 @@ pub(super) async fn play_message_error(
     let begun = Instant::now();
     // It changes nothing, and costs nothing after a failure either; that one is counted.
     let _ = instead(&app, row, &request);
-    counted(&app, row, begun, Ok(documents::message_failed().into()))
+    counted(&app, row.name, begun, Ok(documents::message_failed().into()))
 }
 
 /// POST `/client/monitors/callers/start`: a supervisor listens, or speaks with them.
@@ -175,7 +172,11 @@ pub(super) async fn monitor_start(State(app): State<Arc<App>>, request: TwilioRe
         }
         (None, _) => documents::hang_up(),
     };
-    counted(&app, row, begun, Ok(document.into()))
+    counted(&app, row.name, begun, Ok(document.into()))
+}
+
+fn question(request: &TwilioRequest) -> Event {
+    Event::Question { call: request.number("call_id"), number: request.index("question_number") }
 }
 
 fn session(request: &TwilioRequest) -> About {

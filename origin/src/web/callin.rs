@@ -45,7 +45,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: TwilioRequest) 
     let row = Row { name: "callin_create", asker: Asker::Anybody };
     let begun = Instant::now();
     let _ = instead(&app, row, &request);
-    counted(&app, row, begun, Ok(callin::first_prompt(&app.links).into()))
+    counted(&app, row.name, begun, Ok(callin::first_prompt(&app.links).into()))
 }
 
 /// POST `/identify_caller`: Digits is a PIN, attempt the number of this try.
@@ -72,7 +72,7 @@ async fn start(
     let begun = Instant::now();
     let call = request.require_call()?;
     if instead(app, row, request).is_some() {
-        return counted(app, row, begun, Ok(documents::retry().into()));
+        return counted(app, row.name, begun, Ok(documents::retry().into()));
     }
     let attempt = request.number("attempt").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let links = &app.links;
@@ -82,7 +82,7 @@ async fn start(
     if start.to_do.load(Ordering::Acquire) {
         app.orders.notify_one();
     }
-    counted(app, row, begun, answer.map(Twiml).map_err(Into::into))
+    counted(app, row.name, begun, answer.map(Twiml).map_err(Into::into))
 }
 
 impl Work for Start<'_> {
@@ -104,6 +104,9 @@ impl Work for Start<'_> {
                 _ => callin::refusal(self.links, &identified, self.attempt),
             });
         };
+        if let Some(page) = &new.page_key {
+            self.replace_sessions_of(writing, page).await?;
+        }
         let id =
             callers::open_session(writing, &new, self.call, self.caller_type, &fresh_key()).await?;
         let Some(session) = writing.session(Some(id), None).await? else {
@@ -118,6 +121,21 @@ impl Work for Start<'_> {
 }
 
 impl Start<'_> {
+    /// Ends what is left of earlier legs of a browser page: its key is the name of one conference, in which
+    /// two leads must not meet.
+    async fn replace_sessions_of(
+        &self,
+        writing: &mut Writing<'_>,
+        page: &str,
+    ) -> Result<(), StoreError> {
+        for id in callers::sessions_of_page(writing, page).await? {
+            let about = About::Session { id: Some(id), call_sid: None };
+            writing.step(&about, &Event::Replaced, self.links, Timestamp::now()).await?;
+            self.to_do.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
     /// What a caller with a session hears first.
     async fn welcome(
         &self,
@@ -131,7 +149,9 @@ impl Start<'_> {
         };
         let about = About::Session { id: Some(session.id), call_sid: None };
         let taken = writing.step(&about, &event, self.links, Timestamp::now()).await?;
-        self.to_do.store(taken.to_do, Ordering::Release);
+        if taken.to_do {
+            self.to_do.store(true, Ordering::Release);
+        }
         Ok(taken.document)
     }
 }

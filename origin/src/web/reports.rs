@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -11,7 +12,8 @@ use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 
 use super::request::{TwilioRequest, edge_delivery};
-use super::{App, Fault};
+use super::step::counted;
+use super::{App, Fault, Twiml};
 use crate::core::documents;
 use crate::core::links::Links;
 use crate::core::notice::{Keyed, Meaning, Notice};
@@ -39,8 +41,10 @@ pub(super) async fn notices(
 ) -> Result<StatusCode, Fault> {
     let notice = Notice::read(&request.form)
         .ok_or(Fault::Malformed("Notice, Row, Delivery or Target is missing"))?;
+    let begun = Instant::now();
     let work = NoticeWork { notice: &notice, links: &app.links, to_do: AtomicBool::new(false) };
-    app.store.once(&request.delivery, &work).await?;
+    let done = app.store.once(&request.delivery, &work).await;
+    counted(&app, "notices", begun, done.map(Twiml).map_err(Into::into))?;
     if work.to_do.load(Ordering::Acquire) {
         app.orders.notify_one();
     }
@@ -56,7 +60,9 @@ pub(super) async fn transfer_ended(
     let call = request.require_call()?;
     let status = request.form.get("CallStatus").unwrap_or_default();
     let work = TransferEnded { call: call.as_str(), id: &id, status };
-    app.store.once(&request.delivery, &work).await?;
+    let begun = Instant::now();
+    let done = app.store.once(&request.delivery, &work).await;
+    counted(&app, "transfer_ended", begun, done.map(Twiml).map_err(Into::into))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

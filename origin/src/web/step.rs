@@ -57,13 +57,13 @@ pub(super) async fn step(
         Some(Instead::EndSession) => take(app, request, &about, &Event::Pause { over: true }).await,
         None => take(app, request, &about, &event).await,
     };
-    counted(app, row, begun, answer)
+    counted(app, row.name, begun, answer)
 }
 
 /// Counts an answer.
-pub(super) fn counted(app: &App, row: Row, begun: Instant, answer: Answer) -> Answer {
+pub(super) fn counted(app: &App, row: &str, begun: Instant, answer: Answer) -> Answer {
     let status = answer.as_ref().err().map_or(200, |fault| fault.status().as_u16());
-    app.metrics.request(row.name, status, begun.elapsed().as_secs_f64());
+    app.metrics.request(row, status, begun.elapsed().as_secs_f64());
     answer
 }
 

@@ -16,7 +16,7 @@ use crate::core::links::Links;
 use crate::core::step::Event;
 use crate::metrics::Metrics;
 use crate::store::scene::About;
-use crate::store::{Store, StoreError, TRIES};
+use crate::store::{Store, StoreError};
 use crate::twilio::{Detection, Twilio};
 
 /// How often the outbox is looked at when nobody says that there is something: what another process
@@ -24,6 +24,8 @@ use crate::twilio::{Detection, Twilio};
 const LOOK: Duration = Duration::from_millis(200);
 /// How often numbers are made available again.
 const RECYCLE: Duration = Duration::from_secs(60);
+/// How often work on the store is done that came into somebody's way. Each time waits by itself.
+const TRIES: u32 = 12;
 const FORGET: Duration = Duration::from_secs(3600);
 
 /// Who does the work.
@@ -47,6 +49,20 @@ pub struct Worker {
     pub speed: f64,
 }
 
+/// Does something on the store again that came into somebody's way, a few times.
+macro_rules! retried {
+    ($work:expr) => {{
+        let mut tries = 1;
+        loop {
+            match $work {
+                Err(error) if error.passes() && tries < crate::work::TRIES => tries += 1,
+                done => break done,
+            }
+        }
+    }};
+}
+use retried;
+
 // === impl Worker ===
 
 impl Worker {
@@ -66,12 +82,8 @@ impl Worker {
             }
             if tokio::time::Instant::now() >= next_forget {
                 next_forget += FORGET;
-                for forgotten in
-                    [self.store.forget_old_deliveries().await, self.store.forget_old_orders().await]
-                {
-                    if let Err(error) = forgotten {
-                        tracing::warn!(%error, "what is old was not forgotten");
-                    }
+                if let Err(error) = self.store.forget_what_is_old().await {
+                    tracing::warn!(%error, "what is old was not forgotten");
                 }
             }
             tokio::time::sleep(RECYCLE).await;
@@ -80,24 +92,16 @@ impl Worker {
 
     /// Takes a step on the store, in a transaction of its own.
     async fn step(&self, about: &About, event: &Event) -> Result<(), StoreError> {
-        let mut tries = 1;
-        loop {
-            let taken = async {
-                let mut writing = self.store.begin().await?;
-                let taken = writing.step(about, event, &self.links, Timestamp::now()).await?;
-                writing.commit().await?;
-                Ok::<_, StoreError>(taken.to_do)
-            };
-            match taken.await {
-                Ok(to_do) => {
-                    if to_do {
-                        self.orders.notify_one();
-                    }
-                    return Ok(());
-                }
-                Err(error) if error.passes() && tries < TRIES => tries += 1,
-                Err(error) => return Err(error),
-            }
+        if retried!(self.try_step(about, event).await)? {
+            self.orders.notify_one();
         }
+        Ok(())
+    }
+
+    async fn try_step(&self, about: &About, event: &Event) -> Result<bool, StoreError> {
+        let mut writing = self.store.begin().await?;
+        let taken = writing.step(about, event, &self.links, Timestamp::now()).await?;
+        writing.commit().await?;
+        Ok(taken.to_do)
     }
 }

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use sqlx::Row as _;
 use tokio::task::JoinSet;
 
-use super::{LOOK, Worker};
-use crate::core::state::{CallStage, Campaign, LeadCall, Session, Stage};
+use super::{LOOK, Worker, retried};
+use crate::core::state::{CallStage, Campaign, LeadCall, Outcome, Session, Stage};
 use crate::core::step::{Event, Placed, gate};
 use crate::store::outbox::{Kind, Order};
+use crate::store::queue::DNC;
 use crate::store::scene::{self, About};
-use crate::store::{StoreError, TRIES, Writing, now_ms};
+use crate::store::{StoreError, Writing, now_ms};
 use crate::twilio::{Dial, Machines, Trouble};
 
 /// Orders that a process carries out at once.
@@ -88,7 +90,7 @@ impl Worker {
             self.finish(order, None, Some("nobody knows whether Twilio was asked")).await?;
             return Ok("unknown");
         }
-        let Some(dial) = self.prepare(order).await? else {
+        let Some(dial) = retried!(self.prepare(order).await)? else {
             self.finish(order, Some((&about, Event::Placed(Placed::NotSent))), None).await?;
             return Ok("not sent");
         };
@@ -132,8 +134,12 @@ impl Worker {
         if !wanted || gate(&campaign, Timestamp::now()).is_err() {
             return Ok(None);
         }
+        if writing.is_blocked(&call).await? {
+            writing.commit().await?;
+            return Ok(None);
+        }
         writing.order_is_sent(&order).await?;
-        writing.call_is_placed(call.id).await?;
+        writing.call_is_placed(&call).await?;
         writing.commit().await?;
         Ok(Some(self.dial_of(&call, &campaign)))
     }
@@ -161,8 +167,10 @@ impl Worker {
     /// An order about a leg that is there: harmless if it is done twice.
     async fn command(&self, order: Order) -> Result<&'static str, StoreError> {
         let asked = match order.kind {
-            Kind::HangUp | Kind::PlayMessage => self.command_lead(order).await?,
-            _ => self.command_caller(order).await?,
+            Kind::HangUp | Kind::LetGo | Kind::PlayMessage => {
+                retried!(self.command_lead(order).await)?
+            }
+            _ => retried!(self.command_caller(order).await)?,
         };
         self.metrics.twilio(asked.as_ref().err());
         match asked {
@@ -205,8 +213,15 @@ impl Worker {
         let call = writing.call_to_place(order.subject).await?.map(|(call, _)| call);
         drop(writing);
         // A leg that should be hung up on is, whatever we take it for: Twilio knows whether it is over.
-        let there = |call: &LeadCall| order.kind == Kind::HangUp || call.stage != CallStage::Over;
-        let Some(call) = call.filter(there) else { return Ok(Ok(())) };
+        let wanted = |call: &LeadCall| match order.kind {
+            Kind::HangUp => true,
+            // A recording may be playing to it.
+            Kind::LetGo => {
+                call.stage != CallStage::Over && call.outcome != Some(Outcome::Delivered)
+            }
+            _ => call.stage == CallStage::Connected && call.outcome != Some(Outcome::Delivered),
+        };
+        let Some(call) = call.filter(wanted) else { return Ok(Ok(())) };
         match (order.kind, call.call_sid) {
             (Kind::PlayMessage, Some(sid)) => {
                 Ok(self.twilio.redirect(&sid, &self.links.lead(call.id, "play_message")).await)
@@ -222,12 +237,21 @@ impl Worker {
         let found = writing.session_and_campaign(order.subject).await?;
         drop(writing);
         let Some((session, campaign)) = found else { return Ok(Ok(())) };
-        let parted = order.kind == Kind::Part && session.stage != Stage::Parting;
-        if !session.on_call() || parted {
+        // What was ordered of a caller who is at something else by now would tear them off it.
+        let wanted = match order.kind {
+            Kind::EndCaller => return Ok(self.twilio.hang_up(&session.call_sid).await),
+            Kind::MoveOn => session.stage == Stage::Idle,
+            Kind::Part => session.stage == Stage::Parting,
+            _ => matches!(session.stage, Stage::Talking | Stage::WrapUp),
+        };
+        if !wanted {
             return Ok(Ok(()));
         }
         let url = match order.kind {
             Kind::SayMessageFailed => self.links.step(&session, "play_message_error"),
+            // The first question, and not the next number: a redirect out of a conference has its action
+            // asked too, which is that question already.
+            Kind::Part => self.links.first_question(&session),
             _ => self.way_on(&session, &campaign),
         };
         Ok(self.twilio.redirect(&session.call_sid, &url).await)
@@ -253,10 +277,16 @@ impl Worker {
     async fn put_off(&self, order: Order, why: &str) -> Result<&'static str, StoreError> {
         let doublings = u32::try_from(order.tries - 1).unwrap_or(0).min(10);
         let wait = (FIRST_WAIT * 2u32.pow(doublings)).min(LONGEST_WAIT);
-        let mut writing = self.store.begin().await?;
-        writing.order_waits(&order, wait.mul_f64(0.5 + fastrand::f64() * 0.5), why).await?;
-        writing.commit().await?;
+        let wait = wait.mul_f64(0.5 + fastrand::f64() * 0.5);
+        // Otherwise nobody would know later that Twilio was not asked.
+        retried!(self.try_put_off(order, wait, why).await)?;
         Ok("put off")
+    }
+
+    async fn try_put_off(&self, order: Order, wait: Duration, why: &str) -> Result<(), StoreError> {
+        let mut writing = self.store.begin().await?;
+        writing.order_waits(&order, wait, why).await?;
+        writing.commit().await
     }
 
     /// Writes down that an order is done, and what that means, in one.
@@ -266,14 +296,8 @@ impl Worker {
         step: Option<(&About, Event)>,
         error: Option<&str>,
     ) -> Result<(), StoreError> {
-        let mut tries = 1;
-        loop {
-            match self.try_finish(order, step.as_ref(), error).await {
-                // What Twilio said must not be lost for a moment's wait.
-                Err(error) if error.passes() && tries < TRIES * 4 => tries += 1,
-                done => return done,
-            }
-        }
+        // What Twilio said must not be lost for a moment's wait.
+        retried!(self.try_finish(order, step.as_ref(), error).await)
     }
 
     async fn try_finish(
@@ -315,10 +339,31 @@ impl Writing<'_> {
         Ok(campaign.map(|campaign| (session, campaign)))
     }
 
-    /// Twilio is about to be asked to place a call.
-    async fn call_is_placed(&mut self, id: i64) -> Result<(), StoreError> {
-        let update = "UPDATE lead_calls SET dialed_ms = ? WHERE id = ?";
-        sqlx::query(update).bind(now_ms()).bind(id).execute(self.connection()).await?;
+    /// Whether the number was blocked since it was handed out; then it is put away.
+    async fn is_blocked(&mut self, call: &LeadCall) -> Result<bool, StoreError> {
+        let query = "SELECT COUNT(*) FROM blocked_numbers JOIN campaigns \
+                     ON campaigns.account_id = blocked_numbers.account_id \
+                     WHERE campaigns.id = ? AND blocked_numbers.phone = ? \
+                     AND blocked_numbers.campaign_id IN (0, campaigns.id)";
+        let query = sqlx::query(query).bind(call.campaign_id).bind(call.phone.clone());
+        let row = query.fetch_one(self.connection()).await?;
+        if row.try_get::<i64, _>(0)? == 0 {
+            return Ok(false);
+        }
+        let update = "UPDATE households SET place = 'blocked', blocked = ? WHERE id = ?";
+        let query = sqlx::query(update).bind(DNC).bind(call.household_id);
+        query.execute(self.connection()).await?;
+        Ok(true)
+    }
+
+    /// Twilio is about to be asked to place a call. From now on the household rests.
+    async fn call_is_placed(&mut self, call: &LeadCall) -> Result<(), StoreError> {
+        for (update, id) in [
+            ("UPDATE lead_calls SET dialed_ms = ? WHERE id = ?", call.id),
+            ("UPDATE households SET score = ? WHERE id = ?", call.household_id),
+        ] {
+            sqlx::query(update).bind(now_ms()).bind(id).execute(self.connection()).await?;
+        }
         Ok(())
     }
 }

@@ -5,9 +5,11 @@
 //! Twilio, and closed as if the callback had come. A call of which nobody knows whether it was placed is
 //! looked for among the calls to its number.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
+use tokio::task::JoinSet;
 
 use super::Worker;
 use crate::core::state::CallStage;
@@ -18,8 +20,10 @@ use crate::twilio::{Call, Trouble};
 
 /// The longest that a leg may ring, Twilio's own allowance of 5 s included.
 const RINGS: Duration = Duration::from_secs(35);
-/// How many are looked up in one go.
+/// How many are looked up in one go, beside each other.
 const AT_ONCE: i64 = 20;
+/// What seems well is looked up after so many times the patience.
+const NOW_AND_THEN: u32 = 6;
 /// For so long somebody may still be about to ask Twilio for a call, having said so.
 const ASKING: Duration = Duration::from_secs(16);
 /// A call that Twilio made for us is at most so much older than the moment we asked: its clock counts
@@ -46,7 +50,7 @@ struct Silent {
 // === impl Worker ===
 
 impl Worker {
-    pub(super) async fn reconcile(&self) {
+    pub(super) async fn reconcile(self: Arc<Self>) {
         let pace = (self.patience / 4).clamp(Duration::from_millis(250), Duration::from_secs(5));
         loop {
             tokio::time::sleep(pace.mul_f64(0.75 + fastrand::f64() * 0.5)).await;
@@ -61,82 +65,100 @@ impl Worker {
         }
     }
 
-    async fn reconcile_legs(&self) -> Result<(), StoreError> {
-        let rings = self.patience + RINGS.div_f64(self.speed);
-        for leg in self.store.legs_to_look_up(self.patience, rings).await? {
-            let found = match (&leg.call_sid, leg.dialed_ms) {
-                (Some(sid), _) => self.twilio.fetch(sid).await.map(Some),
-                (None, Some(dialed)) => self.look_for(&leg, dialed).await,
-                // It was not dialed: its order is in the outbox still.
-                (None, None) => continue,
-            };
-            self.metrics.twilio(found.as_ref().err());
-            let about = About::LeadCall { id: Some(leg.id), call_sid: None };
-            let event = match found {
-                Ok(Some(call)) if call.is_over() => Event::LegEnded(end_of(&call)),
-                // It goes on; now at least it is known.
-                Ok(Some(call)) if leg.call_sid.is_none() => Event::Placed(Placed::Taken(call.sid)),
-                Ok(Some(_)) => continue,
-                Ok(None) if leg.dialed_ms.is_some_and(|at| now_ms() - at < millis(ASKING)) => {
-                    continue;
-                }
-                // It was not placed after all, or Twilio does not know it any more.
-                Ok(None) => Event::LegEnded(never_was(&leg)),
-                Err(Trouble::Refused { status: 404, .. }) => Event::LegEnded(never_was(&leg)),
-                Err(trouble) => {
-                    tracing::warn!(%trouble, call = leg.id, "a leg could not be looked up");
-                    continue;
-                }
-            };
-            let what = if matches!(event, Event::Placed(_)) { "leg found" } else { "leg closed" };
-            tracing::info!(
-                call = leg.id,
-                stage = leg.stage,
-                "{what}, which Twilio has not reported"
-            );
-            self.metrics.reconciled(what);
-            self.step(&about, &event).await?;
+    async fn reconcile_legs(self: &Arc<Self>) -> Result<(), StoreError> {
+        let mut looking = JoinSet::new();
+        for leg in self.store.legs_to_look_up(self.patience, self.speed).await? {
+            let worker = self.clone();
+            looking.spawn(async move { worker.reconcile_leg(&leg).await });
         }
-        Ok(())
+        first_error(looking.join_all().await)
+    }
+
+    async fn reconcile_leg(&self, leg: &Leg) -> Result<(), StoreError> {
+        let found = match (&leg.call_sid, leg.dialed_ms) {
+            (Some(sid), _) => self.twilio.fetch(sid).await.map(Some),
+            (None, Some(dialed)) => match self.look_for(leg, dialed).await {
+                Ok(found) => Ok(found),
+                Err(Unseen::Twilio(trouble)) => Err(trouble),
+                Err(Unseen::Store(error)) => return Err(error),
+            },
+            // It was not dialed: its order is in the outbox still.
+            (None, None) => return Ok(()),
+        };
+        self.metrics.twilio(found.as_ref().err());
+        let asked = |at: i64| now_ms() - at < millis(ASKING);
+        let event = match found {
+            Ok(Some(call)) if call.is_over() => Event::LegEnded(end_of(&call)),
+            // It goes on; now at least it is known.
+            Ok(Some(call)) if leg.call_sid.is_none() => Event::Placed(Placed::Taken(call.sid)),
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) if leg.dialed_ms.is_some_and(asked) => return Ok(()),
+            // It was not placed after all, or Twilio does not know it any more.
+            Ok(None) | Err(Trouble::Refused { status: 404, .. }) => Event::LegEnded(never_was(leg)),
+            Err(trouble) => {
+                tracing::warn!(%trouble, call = leg.id, "a leg could not be looked up");
+                return Ok(());
+            }
+        };
+        let what = if matches!(event, Event::Placed(_)) { "leg found" } else { "leg closed" };
+        tracing::info!(call = leg.id, stage = leg.stage, "{what}, which Twilio has not reported");
+        self.metrics.reconciled(what);
+        self.step(&About::LeadCall { id: Some(leg.id), call_sid: None }, &event).await
     }
 
     /// The call that was placed for a leg whose answer never came: one to that number, made when Twilio
     /// was asked, and not of another leg of ours.
-    async fn look_for(&self, leg: &Leg, dialed: i64) -> Result<Option<Call>, Trouble> {
-        let calls = self.twilio.calls_to(&leg.phone).await?;
-        for call in calls {
+    async fn look_for(&self, leg: &Leg, dialed: i64) -> Result<Option<Call>, Unseen> {
+        for call in self.twilio.calls_to(&leg.phone).await.map_err(Unseen::Twilio)? {
             let fits = call.created_ms().is_some_and(|created| created + CLOCKS >= dialed);
-            if fits && !self.store.knows_leg(&call.sid).await.unwrap_or(true) {
+            if fits && !self.store.knows_leg(&call.sid).await.map_err(Unseen::Store)? {
                 return Ok(Some(call));
             }
         }
         Ok(None)
     }
 
-    async fn reconcile_sessions(&self) -> Result<(), StoreError> {
-        for session in self.store.sessions_to_look_up(self.patience * 2).await? {
-            let found = self.twilio.fetch(&session.call_sid).await;
-            self.metrics.twilio(found.as_ref().err());
-            let over = match found {
-                Ok(call) => call.is_over(),
-                Err(Trouble::Refused { status: 404, .. }) => true,
-                Err(trouble) => {
-                    tracing::warn!(%trouble, session = session.id, "a session could not be looked up");
-                    continue;
-                }
-            };
-            if over {
-                tracing::info!(
-                    session = session.id,
-                    "session closed, whose end Twilio has not reported"
-                );
-                self.metrics.reconciled("session closed");
-            }
-            let event = if over { Event::SessionEnded } else { Event::Silent };
-            self.step(&About::Session { id: Some(session.id), call_sid: None }, &event).await?;
+    async fn reconcile_sessions(self: &Arc<Self>) -> Result<(), StoreError> {
+        let mut looking = JoinSet::new();
+        for session in self.store.sessions_to_look_up(self.patience).await? {
+            let worker = self.clone();
+            looking.spawn(async move { worker.reconcile_session(&session).await });
         }
-        Ok(())
+        first_error(looking.join_all().await)
     }
+
+    async fn reconcile_session(&self, session: &Silent) -> Result<(), StoreError> {
+        let found = self.twilio.fetch(&session.call_sid).await;
+        self.metrics.twilio(found.as_ref().err());
+        let over = match found {
+            Ok(call) => call.is_over(),
+            Err(Trouble::Refused { status: 404, .. }) => true,
+            Err(trouble) => {
+                tracing::warn!(%trouble, session = session.id, "a session could not be looked up");
+                return Ok(());
+            }
+        };
+        if over {
+            tracing::info!(
+                session = session.id,
+                "session closed, whose end Twilio has not reported"
+            );
+            self.metrics.reconciled("session closed");
+        }
+        let event = if over { Event::SessionEnded } else { Event::Silent };
+        self.step(&About::Session { id: Some(session.id), call_sid: None }, &event).await
+    }
+}
+
+/// Why it is not known whether there is a call.
+enum Unseen {
+    Twilio(Trouble),
+    Store(StoreError),
+}
+
+/// Each was tried; what came of the first that failed.
+fn first_error(all: Vec<Result<(), StoreError>>) -> Result<(), StoreError> {
+    all.into_iter().collect()
 }
 
 fn end_of(call: &Call) -> LegEnd {
@@ -162,26 +184,28 @@ fn never_was(leg: &Leg) -> LegEnd {
 // === impl Store ===
 
 impl Store {
-    /// Legs that are to be looked up now: those that ring longer than they can, those of which nobody
-    /// knows whether they were placed, and those that talk, now and then.
+    /// Legs that are to be looked up now: those that ring longer than they can, and those of which nobody
+    /// knows whether they were placed; then those that talk, now and then.
     async fn legs_to_look_up(
         &self,
         patience: Duration,
-        rings: Duration,
+        speed: f64,
     ) -> Result<Vec<Leg>, StoreError> {
         let now = now_ms();
         let ago = |time: Duration| now - millis(time);
         let select = "SELECT id, call_sid, phone, stage, dialed_ms FROM lead_calls \
-            WHERE stage <> ? AND checked_ms <= ? AND ((stage = 'connected' AND connected_ms <= ?) \
-            OR (stage <> 'connected' AND dialed_ms <= ?) \
-            OR (stage = 'placing' AND call_sid IS NULL AND dialed_ms <= ?)) ORDER BY checked_ms LIMIT ?";
+            WHERE stage <> ? AND ((stage <> 'connected' AND checked_ms <= ? AND (dialed_ms <= ? \
+            OR (stage = 'placing' AND call_sid IS NULL AND dialed_ms <= ?))) \
+            OR (stage = 'connected' AND checked_ms <= ? AND connected_ms <= ?)) \
+            ORDER BY CASE WHEN stage = 'connected' THEN 1 ELSE 0 END, checked_ms LIMIT ?";
         let mut connection = self.reading().await?;
         let legs: Vec<Leg> = sqlx::query_as(select)
             .bind(CallStage::Over.name())
             .bind(ago(patience))
-            .bind(ago(patience * 2))
-            .bind(ago(rings))
+            .bind(ago(patience + RINGS.div_f64(speed)))
             .bind(ago(patience))
+            .bind(ago(patience * NOW_AND_THEN))
+            .bind(ago(patience * NOW_AND_THEN))
             .bind(AT_ONCE)
             .fetch_all(&mut *connection)
             .await?;
@@ -190,14 +214,20 @@ impl Store {
         Ok(legs)
     }
 
-    /// Sessions in which nothing has happened for so long.
-    async fn sessions_to_look_up(&self, silence: Duration) -> Result<Vec<Silent>, StoreError> {
-        let before = now_ms() - millis(silence);
-        let select = "SELECT id, call_sid FROM caller_sessions WHERE on_call = 1 AND checked_ms <= ? \
-                      ORDER BY checked_ms LIMIT ?";
+    /// Sessions in which nothing has happened for a while: soon where something should, now and then
+    /// where somebody talks or writes.
+    async fn sessions_to_look_up(&self, patience: Duration) -> Result<Vec<Silent>, StoreError> {
+        let ago = |time: Duration| now_ms() - millis(time);
+        let select = "SELECT id, call_sid FROM caller_sessions WHERE on_call = 1 AND (checked_ms <= ? \
+            OR (stage IN ('idle', 'offered', 'dialing', 'parting') AND checked_ms <= ?)) \
+            ORDER BY checked_ms LIMIT ?";
         let mut connection = self.reading().await?;
-        let query = sqlx::query_as(select).bind(before).bind(AT_ONCE);
-        let silent: Vec<Silent> = query.fetch_all(&mut *connection).await?;
+        let silent: Vec<Silent> = sqlx::query_as(select)
+            .bind(ago(patience * NOW_AND_THEN))
+            .bind(ago(patience * 2))
+            .bind(AT_ONCE)
+            .fetch_all(&mut *connection)
+            .await?;
         drop(connection);
         self.are_looked_up("caller_sessions", silent.iter().map(|session| session.id)).await?;
         Ok(silent)
