@@ -24,7 +24,12 @@ async fn whole_campaign(world: &World, mode: &str, more: &[&str], outcomes: &[(&
         assert!(call.is_unbroken(), "{call}");
     }
     world.company.settled().await;
-    world.until_count("SELECT COUNT(*) FROM caller_sessions WHERE on_call = 1", 0).await.unwrap();
+    for quiet in [
+        "SELECT COUNT(*) FROM caller_sessions WHERE on_call = 1",
+        "SELECT COUNT(*) FROM outbox WHERE done_ms IS NULL",
+    ] {
+        world.until_count(quiet, 0).await.unwrap();
+    }
     check_invariants(world, &campaign, LEADS).await;
     check_answers(world, &campaign, &calls).await;
     check_dials(world);

@@ -130,3 +130,33 @@ async fn a_number_that_nothing_came_of_is_available_again_after_its_time() {
                   OR (id = 4 AND place = 'bin') OR (id = 1 AND place = 'failed')";
     world.until_count(places, 3).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_order_that_is_tried_again_does_not_tear_a_caller_off_what_came_next() {
+    let twilio = Recorder::default();
+    let world = world(&twilio).await;
+    call_somebody(&world).await;
+    world.until_count("SELECT COUNT(*) FROM lead_calls WHERE stage = 'ringing'", 1).await.unwrap();
+    let (id, leg) = {
+        let found = world.column("SELECT CONCAT(id, ' ', call_sid) FROM lead_calls").await.unwrap();
+        let (id, leg) = found[0].split_once(' ').unwrap();
+        (id.to_owned(), leg.to_owned())
+    };
+    // Twilio leads the caller on and does not say so.
+    twilio.refuse(Some((503, 0)));
+    let ended = holdline_tests::world::form(&leg, &[("CallStatus", "busy")]);
+    world.post(&format!("/calls/{id}/call_ended"), &ended).await.result.unwrap();
+    twilio.changes(&call_sid(CALL), 1).await.unwrap();
+    let session = world.count("SELECT id FROM caller_sessions").await.unwrap();
+    let next = format!("/caller/2/ready_to_call?session_id={session}");
+    let verbs = ask(&world, &next, CALL, &[]).await;
+    twilio.refuse(None);
+    ask(&world, redirect(&verbs[1..]), CALL, &[]).await;
+    let before = twilio.changes(&call_sid(CALL), 0).await.unwrap().len();
+    world.until_count("SELECT COUNT(*) FROM outbox WHERE done_ms IS NULL", 0).await.unwrap();
+    assert_eq!(twilio.changes(&call_sid(CALL), 0).await.unwrap().len(), before);
+    assert_eq!(
+        world.count("SELECT COUNT(*) FROM caller_sessions WHERE stage = 'dialing'").await.unwrap(),
+        1
+    );
+}

@@ -235,3 +235,33 @@ async fn seats_are_counted_and_the_last_one_is_given_once() {
         1
     );
 }
+
+#[tokio::test]
+async fn a_page_that_comes_in_again_replaces_its_earlier_leg() {
+    let twilio = Recorder::default();
+    let world = world(&twilio).await;
+    let (_, session) = start(&world, POWER_PAGE).await;
+    let (_, leg) = talk(&world, &twilio, 5, &session).await;
+    ask(&world, "/caller/start_calling", 2, &[("session_key", POWER_PAGE)]).await;
+    let shown = world.inspect(&world.origin, "/inspect/callers").await.unwrap();
+    assert_eq!(shown["callers_logged_in"], 1);
+    assert_eq!(shown["callers"][0]["call_sid"], call_sid(2));
+    // Neither the earlier leg nor the lead who was put through to it stays in the room.
+    for call in [call_sid(CALL), leg] {
+        let end = twilio.changes(&call, 1).await.unwrap();
+        assert_eq!(end[0].form.get("Status"), Some("completed"));
+    }
+}
+
+#[tokio::test]
+async fn star_on_hold_leads_back_to_the_same_household() {
+    let twilio = Recorder::default();
+    let world = world(&twilio).await;
+    let (_, session) = start(&world, POWER_PAGE).await;
+    let verbs = ask(&world, &format!("/caller/5/pause?session_id={session}"), CALL, &[]).await;
+    let back = holdline_tests::spoken::redirect(&verbs).to_owned();
+    assert_eq!(back, format!("/caller/5/continue_conf?session_id={session}"));
+    caller_conference(&ask(&world, &back, CALL, &[]).await);
+    let handed_out = "SELECT COUNT(*) FROM households WHERE place = 'presented'";
+    assert_eq!(world.count(handed_out).await.unwrap(), 1);
+}
