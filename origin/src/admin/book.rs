@@ -3,7 +3,8 @@
 use anyhow::{Context as _, ensure};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{Account, Caller, Campaign, NewCampaign, say};
+use super::arguments::{Account, AccountTerms, Caller, Campaign, NewCampaign};
+use super::say;
 use crate::core::fit::may_predict;
 use crate::core::state::Mode;
 use crate::store::{Store, StoreError, Writing};
@@ -45,7 +46,7 @@ pub(super) async fn account(store: &Store, command: Account) -> anyhow::Result<(
 async fn set_terms(
     writing: &mut Writing<'_>,
     id: i64,
-    terms: &super::AccountTerms,
+    terms: &AccountTerms,
 ) -> Result<(), StoreError> {
     let provider = terms.paid.map(|paid| if paid { "active" } else { "unpaid" });
     sqlx::query(

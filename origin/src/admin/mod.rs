@@ -4,331 +4,23 @@
 //! a line of its own, so that the next command can be given it. Whatever is wrong with a file is said at
 //! once, with its lines, and nothing of it is taken.
 
+mod arguments;
+mod phone;
+
+mod block;
 mod book;
 mod import;
-mod phone;
 mod results;
 mod script;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use arguments::{AdminCommand, Block, List, Numbers, Recording, Script};
 
-use crate::core::fit::Plan;
-use crate::core::state::Mode;
 use crate::store::{Database, Store, StoreError};
 
+pub use arguments::AdminArguments;
 pub use phone::phone;
-
-/// To run a campaign: accounts, callers, campaigns, scripts, lists and results.
-#[derive(Debug, Parser)]
-#[command(bin_name = "holdline-origin admin", version)]
-pub struct AdminArguments {
-    /// The database: an SQLite file, made if it is not there, or mysql://USER:PASSWORD@HOST/NAME.
-    #[arg(
-        long,
-        value_name = "FILE|URL",
-        env = "HOLDLINE_ORIGIN_DATABASE",
-        hide_env_values = true,
-        global = true
-    )]
-    database: Option<String>,
-    #[command(subcommand)]
-    command: AdminCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum AdminCommand {
-    /// Accounts: who pays, for how much, and for how many callers.
-    #[command(subcommand)]
-    Account(Account),
-    /// Scripts: what is asked.
-    #[command(subcommand)]
-    Script(Script),
-    /// Recordings that are left with machines.
-    #[command(subcommand)]
-    Recording(Recording),
-    /// Campaigns: whom to call, when and how.
-    #[command(subcommand)]
-    Campaign(Campaign),
-    /// Callers and their PINs.
-    #[command(subcommand)]
-    Caller(Caller),
-    /// Lists of people to call.
-    #[command(subcommand)]
-    List(List),
-    /// Numbers that must not be called.
-    #[command(subcommand)]
-    Block(Block),
-    /// What came of the calls of a campaign, as CSV: a line for each.
-    Results {
-        /// The campaign.
-        campaign: i64,
-        #[command(flatten)]
-        out: Out,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Account {
-    /// Adds an account.
-    Add {
-        /// Its name.
-        name: String,
-        #[command(flatten)]
-        terms: AccountTerms,
-    },
-    /// Changes an account.
-    Set {
-        /// The account.
-        id: i64,
-        #[command(flatten)]
-        terms: AccountTerms,
-    },
-    /// Lists accounts.
-    List,
-}
-
-/// What an account may do. What is not said stays, or is the smallest plan's.
-#[derive(Debug, Args)]
-struct AccountTerms {
-    /// trial, basic, pro, business, per_minute or enterprise.
-    #[arg(long, value_parser = plan)]
-    plan: Option<String>,
-    /// Whether the subscription is paid.
-    #[arg(long)]
-    paid: Option<bool>,
-    /// Minutes of calling.
-    #[arg(long)]
-    minutes: Option<i64>,
-    /// Callers at once.
-    #[arg(long)]
-    seats: Option<i64>,
-    /// Whether talks are recorded.
-    #[arg(long)]
-    record: Option<bool>,
-    /// Whether calling is switched off.
-    #[arg(long)]
-    disable_calling: Option<bool>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Script {
-    /// Adds a script from a TOML file: name, and [[question]] with text and [[question.response]] (key,
-    /// value, retry).
-    Import {
-        /// The account.
-        account: i64,
-        /// The file.
-        file: PathBuf,
-    },
-    /// Lists scripts with their questions.
-    List,
-}
-
-#[derive(Debug, Subcommand)]
-enum Recording {
-    /// Adds a recording that Twilio can fetch.
-    Add {
-        /// The account.
-        account: i64,
-        /// Its name.
-        name: String,
-        /// Its URL.
-        url: url::Url,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Campaign {
-    /// Adds a campaign.
-    Add(Box<NewCampaign>),
-    /// Changes when a campaign may be called.
-    Hours {
-        /// The campaign.
-        id: i64,
-        /// From and until which hour, as in 9-21; 21-6 spans midnight, 0-0 is all day.
-        #[arg(value_parser = hours)]
-        hours: (i64, i64),
-    },
-    /// Archives a campaign: it is called no more, and its callers have none.
-    Archive {
-        /// The campaign.
-        id: i64,
-    },
-    /// Lists campaigns and where their numbers are.
-    List,
-}
-
-/// A campaign to add.
-#[derive(Debug, Args)]
-struct NewCampaign {
-    /// The account.
-    account: i64,
-    /// Its name.
-    name: String,
-    /// How it dials.
-    #[arg(long, value_enum)]
-    mode: ModeName,
-    /// The number that is shown to those who are called.
-    #[arg(long, value_parser = phone)]
-    caller_id: String,
-    /// The script.
-    #[arg(long)]
-    script: i64,
-    /// From and until which hour, as in 9-21; 21-6 spans midnight, 0-0 is all day.
-    #[arg(long, value_parser = hours)]
-    hours: (i64, i64),
-    /// The zone of those hours, as in America/New_York.
-    #[arg(long, value_parser = time_zone)]
-    time_zone: String,
-    /// After how many hours a number may be called again.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..=10_000))]
-    recycle_hours: i64,
-    /// Tells machines from people, and hangs up on them.
-    #[arg(long)]
-    detect_machines: bool,
-    /// A recording to leave.
-    #[arg(long)]
-    recording: Option<i64>,
-    /// Leaves the recording with every machine, once for each number.
-    #[arg(long, requires_all = ["recording", "detect_machines"])]
-    leave_message: bool,
-    /// Callers may leave the recording.
-    #[arg(long, requires = "recording")]
-    drop_by_hand: bool,
-    /// Calls again whom the recording was left for.
-    #[arg(long)]
-    call_back_after_message: bool,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ModeName {
-    Preview,
-    Power,
-    Predictive,
-}
-
-#[derive(Debug, Subcommand)]
-enum Caller {
-    /// Adds a caller; tells the id and the PIN.
-    Add {
-        /// The account.
-        account: i64,
-        /// The name.
-        name: String,
-        /// What for.
-        #[arg(long)]
-        campaign: Option<i64>,
-        /// Has a browser beside the telephone.
-        #[arg(long)]
-        web: bool,
-        /// Seven digits; without it some that nobody has.
-        #[arg(long, value_parser = pin)]
-        pin: Option<String>,
-    },
-    /// Gives a caller another campaign, or none. A caller on call is moved before the next number.
-    Move {
-        /// The caller.
-        id: i64,
-        /// The campaign.
-        campaign: Option<i64>,
-    },
-    /// Lets a caller in no more, or again.
-    Active {
-        /// The caller.
-        id: i64,
-        /// Whether he may call.
-        #[arg(action = clap::ArgAction::Set)]
-        active: bool,
-    },
-    /// Lists callers with their PINs.
-    List,
-}
-
-#[derive(Debug, Subcommand)]
-enum List {
-    /// Adds people from a CSV file with a heading: phone, and if known custom_id, first_name, last_name;
-    /// other columns are kept. Who has one number is one household; blocked numbers are kept and not called.
-    Import {
-        /// The campaign.
-        campaign: i64,
-        /// The file (- for standard input).
-        file: PathBuf,
-        /// Takes what can be read, and says what cannot.
-        #[arg(long)]
-        skip_faults: bool,
-    },
-    /// The people of a campaign, and how they stand, as CSV.
-    Export {
-        /// The campaign.
-        campaign: i64,
-        #[command(flatten)]
-        out: Out,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Block {
-    /// Blocks numbers.
-    Add(Numbers),
-    /// Takes that back; the numbers are called again after the next recycling.
-    Remove(Numbers),
-    /// Blocks the numbers of a file: one a line, or a CSV with a column phone.
-    Import {
-        /// The account.
-        account: i64,
-        /// The file (- for standard input).
-        file: PathBuf,
-        /// Only in this campaign.
-        #[arg(long)]
-        campaign: Option<i64>,
-    },
-}
-
-#[derive(Debug, Args)]
-struct Numbers {
-    /// The account.
-    account: i64,
-    /// The numbers.
-    #[arg(required = true, value_parser = phone)]
-    numbers: Vec<String>,
-    /// Only in this campaign.
-    #[arg(long)]
-    campaign: Option<i64>,
-}
-
-/// Where a table is written.
-#[derive(Debug, Args)]
-struct Out {
-    /// A file; without it, standard output.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-}
-
-// === impl Out ===
-
-impl Out {
-    fn open(&self) -> anyhow::Result<Box<dyn std::io::Write>> {
-        Ok(match &self.out {
-            Some(path) => Box::new(std::fs::File::create(path)?),
-            None => Box::new(std::io::stdout().lock()),
-        })
-    }
-}
-
-// === impl ModeName ===
-
-impl From<ModeName> for Mode {
-    fn from(name: ModeName) -> Mode {
-        match name {
-            ModeName::Preview => Mode::Preview,
-            ModeName::Power => Mode::Power,
-            ModeName::Predictive => Mode::Predictive,
-        }
-    }
-}
 
 /// Does something again while a busy origin is in its way, for some seconds.
 macro_rules! patiently {
@@ -374,44 +66,16 @@ pub async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
             results::people(&store, campaign, &out).await
         }
         AdminCommand::Block(Block::Add(Numbers { account, numbers, campaign })) => {
-            import::block(&store, account, campaign, &numbers, true).await
+            block::numbers(&store, account, campaign, &numbers, true).await
         }
         AdminCommand::Block(Block::Remove(Numbers { account, numbers, campaign })) => {
-            import::block(&store, account, campaign, &numbers, false).await
+            block::numbers(&store, account, campaign, &numbers, false).await
         }
         AdminCommand::Block(Block::Import { account, file, campaign }) => {
-            import::block_file(&store, account, campaign, &file).await
+            block::file(&store, account, campaign, &file).await
         }
         AdminCommand::Results { campaign, out } => results::calls(&store, campaign, &out).await,
     }
-}
-
-fn plan(text: &str) -> Result<String, String> {
-    match Plan::named(text) {
-        Plan::Unknown => {
-            Err("write trial, basic, pro, business, per_minute or enterprise".to_owned())
-        }
-        _ => Ok(text.to_owned()),
-    }
-}
-
-fn hours(text: &str) -> Result<(i64, i64), String> {
-    let hour = |text: &str, last: i64| {
-        text.trim().parse::<i64>().ok().filter(|hour| (0..=last).contains(hour))
-    };
-    let hours =
-        text.split_once('-').and_then(|(from, until)| Some((hour(from, 23)?, hour(until, 24)?)));
-    hours.ok_or_else(|| "write two hours, as in 9-21; 0-0 is all day".to_owned())
-}
-
-fn time_zone(text: &str) -> Result<String, String> {
-    let known = jiff::tz::TimeZone::get(text);
-    known.map(|_| text.to_owned()).map_err(|_| "write a zone, as in America/New_York".to_owned())
-}
-
-fn pin(text: &str) -> Result<String, String> {
-    let fits = text.len() == 7 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if fits { Ok(text.to_owned()) } else { Err("a PIN has seven digits".to_owned()) }
 }
 
 /// Writes a line to standard output.

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::{Out, book};
+use super::arguments::Out;
+use super::book;
 use crate::store::{Store, StoreError};
 
 /// A line for each call, with a column for each question of the script.

@@ -13,14 +13,15 @@
 //! | wrap-up | the browser says how it went: idle |
 
 use holdline_twilio::verbs::Response;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::documents;
 use super::fit::Unfit;
 use super::lead;
 use super::links::Survey;
-use super::state::{CallStage, Decision, Household, LeadCall, Mode, Place, Session, Stage};
-use super::step::{Effect, Event, Reason, Run, Supply, Told, Want};
+use super::offer::{decide, dial_ordered, fresh, offer};
+use super::state::{Answer, CallStage, Decision, Session, Stage};
+use super::step::{Effect, Event, Reason, Run, Told};
 
 /// Keyed instead of an answer: no further questions.
 const NO_MORE_QUESTIONS: &str = "999";
@@ -107,164 +108,6 @@ fn ready(run: &mut Run<'_>, ends: bool) -> Told {
     }
 }
 
-/// The next number, or the conference of who waits.
-fn fresh(run: &mut Run<'_>, ends: bool) -> Told {
-    let moved = run.state.moved_to.take();
-    let was_moved = moved.is_some();
-    if let Some(campaign) = moved {
-        if let Some(session) = &mut run.state.session {
-            session.campaign_id = campaign.id;
-        }
-        run.state.campaign = campaign;
-    }
-    if let Err(reason) = run.gate() {
-        return Ok(closed(run, reason, ends));
-    }
-    if run.state.campaign.mode == Mode::Predictive {
-        set_stage(run, Stage::Waiting);
-        tell_next(run, was_moved, None);
-        let Some(session) = run.state.session.clone() else { return Ok(run.hang_up()) };
-        return Ok(conference(run, &session));
-    }
-    let Some(session) = run.state.session.clone() else { return Ok(run.hang_up()) };
-    let campaign = run.state.campaign.id;
-    match std::mem::replace(&mut run.supply, Supply::NotAsked) {
-        Supply::Number(household) => Ok(handed_out(run, &household, was_moved)),
-        Supply::None => {
-            set_idle(run);
-            if session.phones_only {
-                return Ok(documents::out_of_numbers());
-            }
-            tell_next(run, was_moved, Some(json!({ "campaign_out_of_leads": true })));
-            Ok(conference(run, &session))
-        }
-        _ if session.phones_only => Err(Want::AnyNumber(campaign)),
-        _ => Err(Want::GoodNumber(campaign)),
-    }
-}
-
-/// A household was handed out to the caller.
-fn handed_out(run: &mut Run<'_>, household: &Household, was_moved: bool) -> Response {
-    run.state.household_before = run.state.household.replace(household.clone());
-    let Some(session) = &mut run.state.session else { return run.hang_up() };
-    if household.next_lead().is_none() {
-        // Nobody is left to call there: it stays handed out until it is looked at again, and the caller
-        // gets another.
-        session.free();
-        let session = session.clone();
-        return documents::next_call(run.context.links, &session);
-    }
-    (session.stage, session.household, session.call) = (Stage::Offered, Some(household.id), None);
-    let session = session.clone();
-    let shown = shown(household);
-    tell_next(run, was_moved, Some(shown));
-    offer(run, &session, household)
-}
-
-/// What a browser is told of the next number.
-fn tell_next(run: &mut Run<'_>, was_moved: bool, shown: Option<Value>) {
-    let campaign = &run.state.campaign;
-    let mut data = shown.unwrap_or_else(|| json!({}));
-    data["dialer"] = campaign.mode.name().into();
-    if was_moved {
-        data["campaign_name"] = campaign.name.clone().into();
-        data["campaign_id"] = campaign.id.into();
-        data["campaign_type"] = campaign.mode.name().into();
-    }
-    let name = match (was_moved, campaign.mode) {
-        (true, _) => "caller_reassigned",
-        (false, Mode::Predictive) => "caller_connected_dialer",
-        (false, _) => "conference_started",
-    };
-    run.tell(name, data);
-}
-
-/// What a browser is shown of a household.
-pub(super) fn shown(household: &Household) -> Value {
-    let members = household.leads.iter().filter(|lead| !lead.completed).map(|lead| {
-        let fields = json!({
-            "first_name": lead.first_name, "last_name": lead.last_name, "custom_id": lead.custom_id,
-        });
-        json!({ "id": lead.id, "fields": fields, "custom_fields": {} })
-    });
-    json!({ "phone": household.phone, "members": members.collect::<Vec<_>>() })
-}
-
-fn offer(run: &Run<'_>, session: &Session, household: &Household) -> Response {
-    let (links, phone) = (run.context.links, &household.phone);
-    let Some(lead) = household.next_lead() else { return documents::next_call(links, session) };
-    match (session.phones_only, run.state.campaign.mode) {
-        (false, _) => conference(run, session),
-        (true, Mode::Preview) => documents::offer(links, session, phone, lead, true),
-        (true, _) => documents::call_next(links, session, phone, lead),
-    }
-}
-
-/// The caller decides about what was offered: once, however often the decision is told.
-fn decide(run: &mut Run<'_>, session: &Session, phone: Option<&str>, digits: Option<&str>) -> Told {
-    let links = run.context.links;
-    let household = run.state.household.clone().filter(|household| {
-        session.stage == Stage::Offered && phone.is_none_or(|phone| phone == household.phone)
-    });
-    if household.as_ref().is_some_and(|household| household.place != Place::Presented) {
-        // It was blocked meanwhile.
-        set_idle(run);
-        return Ok(documents::ready_to_call(links, session));
-    }
-    match (household, digits) {
-        (Some(household), None | Some("*")) => Ok(dial(run, &household)),
-        (Some(_), Some("#")) => {
-            set_idle(run);
-            Ok(documents::ready_to_call(links, session))
-        }
-        (Some(household), Some(_)) => Ok(match household.next_lead() {
-            Some(lead) => documents::offer(links, session, &household.phone, lead, false),
-            None => documents::next_call(links, session),
-        }),
-        // Decided already: it is being called.
-        (None, _) if session.stage == Stage::Dialing => Ok(conference(run, session)),
-        (None, _) => Ok(documents::ready_to_call(links, session)),
-    }
-}
-
-/// Calls the household, if it may be called now. Otherwise it is left for somebody else.
-fn dial(run: &mut Run<'_>, household: &Household) -> Response {
-    if let Err(reason) = run.gate() {
-        release(run);
-        return closed(run, reason, true);
-    }
-    let Some(session) = &mut run.state.session else { return documents::hang_up() };
-    let id = run.context.fresh_id;
-    (session.stage, session.call) = (Stage::Dialing, Some(id));
-    let session = session.clone();
-    run.state.call = Some(LeadCall::new(id, session.campaign_id, household, Some(session.id)));
-    run.tell("calling_voter", json!({}));
-    run.then(Effect::Dial(id));
-    conference(run, &session)
-}
-
-/// The browser orders what is offered to be dialed; anything else is a repetition.
-fn dial_ordered(run: &mut Run<'_>, session: &Session, phone: &str) -> Response {
-    let offered = run
-        .state
-        .household
-        .clone()
-        .filter(|household| session.stage == Stage::Offered && household.phone == phone);
-    match offered {
-        Some(household) => dial(run, &household),
-        None => documents::hang_up(),
-    }
-}
-
-/// Puts a household that was not called back, behind all others.
-fn release(run: &mut Run<'_>) {
-    if let Some(household) = &mut run.state.household
-        && household.place == Place::Presented
-    {
-        household.place = Place::Available;
-    }
-}
-
 fn wait(run: &mut Run<'_>) -> Told {
     let Some(session) = run.state.session.clone() else { return Ok(run.hang_up()) };
     set_stage(run, Stage::Waiting);
@@ -322,7 +165,7 @@ fn keyed(
         if run.state.call.as_ref().map(|call| call.id) == about {
             let answers = &mut run.state.answers;
             answers.retain(|answer| answer.question_id != question_id);
-            answers.push(super::state::Answer { question_id, digits: digits.to_owned() });
+            answers.push(Answer { question_id, digits: digits.to_owned() });
         }
     }
     let asked = matches!(session.stage, Stage::Survey | Stage::Parting | Stage::Talking);
@@ -385,7 +228,7 @@ fn wrap_up(run: &mut Run<'_>) -> Response {
 }
 
 /// Says why calling cannot go on.
-fn closed(run: &mut Run<'_>, reason: Unfit, ends: bool) -> Response {
+pub(super) fn closed(run: &mut Run<'_>, reason: Unfit, ends: bool) -> Response {
     if ends {
         run.end_session();
     } else {
@@ -431,7 +274,7 @@ fn survey(run: &Run<'_>, session: &Session, question: usize) -> Survey {
 }
 
 /// The caller's conference. Who leaves it is asked how it went, or writes it down.
-fn conference(run: &Run<'_>, session: &Session) -> Response {
+pub(super) fn conference(run: &Run<'_>, session: &Session) -> Response {
     let links = run.context.links;
     let action = if session.phones_only {
         let call = run
@@ -451,13 +294,13 @@ fn conference(run: &Run<'_>, session: &Session) -> Response {
     documents::caller_conference(links, session, action)
 }
 
-fn set_stage(run: &mut Run<'_>, stage: Stage) {
+pub(super) fn set_stage(run: &mut Run<'_>, stage: Stage) {
     if let Some(session) = &mut run.state.session {
         session.stage = stage;
     }
 }
 
-fn set_idle(run: &mut Run<'_>) {
+pub(super) fn set_idle(run: &mut Run<'_>) {
     if let Some(session) = &mut run.state.session {
         session.free();
     }

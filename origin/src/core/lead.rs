@@ -9,8 +9,8 @@
 use holdline_twilio::verbs::Response;
 use serde_json::json;
 
-use super::caller::shown;
 use super::documents;
+use super::offer::shown;
 use super::state::{CallStage, Decision, LeadCall, Mode, Outcome, Place, Question, Stage};
 use super::step::{Effect, Event, LegEnd, Placed, Run, State, Supply, Told, Want};
 

@@ -1,15 +1,19 @@
 //! What is decided, without any IO: the time and every fact are arguments.
 
+pub mod state;
+
 pub mod callin;
 pub mod fallback;
 pub mod fit;
 pub mod notice;
-pub mod state;
+
 pub mod step;
 
 mod caller;
-pub mod documents;
 mod lead;
+mod offer;
+
+pub mod documents;
 pub mod links;
 
 pub use lead::is_machine;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{StoreError, Writing, now_ms, rows, scene};
+use super::{StoreError, Writing, found, now_ms, rows};
 use crate::core::callin::{Candidate, NewSession};
 use crate::core::state::{Session, Stage};
 
@@ -46,7 +46,7 @@ pub(crate) async fn candidate(
     }
     let Some(row) = query.fetch_optional(writing.connection()).await? else { return Ok(None) };
     let campaign = match rows::maybe_number(&row, "campaign_id")? {
-        Some(id) => scene::campaign(writing, id).await?.filter(|campaign| campaign.active),
+        Some(id) => found::campaign(writing, id).await?.filter(|campaign| campaign.active),
         None => None,
     };
     Ok(Some(Candidate {

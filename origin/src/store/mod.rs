@@ -12,6 +12,7 @@ pub(crate) mod callers;
 mod deliveries;
 mod dialect;
 mod forget;
+pub(crate) mod found;
 pub(crate) mod notices;
 pub(crate) mod outbox;
 pub mod queue;

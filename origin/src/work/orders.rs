@@ -15,9 +15,10 @@ use tokio::task::JoinSet;
 use super::{LOOK, Worker, retried};
 use crate::core::state::{CallStage, Campaign, LeadCall, Outcome, Session, Stage};
 use crate::core::step::{Event, Placed, gate};
+use crate::store::found;
 use crate::store::outbox::{Kind, Order};
 use crate::store::queue::DNC;
-use crate::store::scene::{self, About};
+use crate::store::scene::About;
 use crate::store::{StoreError, Writing, now_ms};
 use crate::twilio::{Dial, Machines, Trouble};
 
@@ -326,7 +327,7 @@ impl Writing<'_> {
     /// A call with its campaign.
     async fn call_to_place(&mut self, id: i64) -> Result<Option<(LeadCall, Campaign)>, StoreError> {
         let Some(call) = self.lead_call(Some(id)).await? else { return Ok(None) };
-        let campaign = scene::campaign(self, call.campaign_id).await?;
+        let campaign = found::campaign(self, call.campaign_id).await?;
         Ok(campaign.map(|campaign| (call, campaign)))
     }
 
@@ -335,7 +336,7 @@ impl Writing<'_> {
         id: i64,
     ) -> Result<Option<(Session, Campaign)>, StoreError> {
         let Some(session) = self.session(Some(id), None).await? else { return Ok(None) };
-        let campaign = scene::campaign(self, session.campaign_id).await?;
+        let campaign = found::campaign(self, session.campaign_id).await?;
         Ok(campaign.map(|campaign| (session, campaign)))
     }
 
