@@ -109,14 +109,13 @@ pub struct Call {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// Twilio refuses; it was not done.
-    #[error("Twilio refuses: {status}, error {code}: {message}")]
+    #[error("Twilio refuses: status {status}, error {code}")]
     Refused {
         /// The status.
         status: u16,
-        /// Twilio's number for it; 0 where there is none.
+        /// Twilio's number for it (twilio.com/docs/api/errors); 0 where there is none. What it says besides
+        /// may name telephone numbers, and is left out for that.
         code: u32,
-        /// What it says.
-        message: String,
     },
     /// It was not asked, or had no time to listen: it may be asked again.
     #[error("Twilio was not asked: {0}")]
@@ -135,8 +134,6 @@ struct Page {
 struct Said {
     #[serde(default)]
     code: u32,
-    #[serde(default)]
-    message: String,
 }
 
 // === impl Call ===
@@ -270,11 +267,7 @@ impl Twilio {
         let said: Said = serde_json::from_slice(&body).unwrap_or_default();
         match status.as_u16() {
             429 => Err(Trouble::NotAsked(format!("429, error {}", said.code.max(TOO_MANY)))),
-            400..=499 => Err(Trouble::Refused {
-                status: status.as_u16(),
-                code: said.code,
-                message: said.message,
-            }),
+            400..=499 => Err(Trouble::Refused { status: status.as_u16(), code: said.code }),
             other => Err(Trouble::Unknown(format!("status {other}"))),
         }
     }
