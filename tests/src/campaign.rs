@@ -235,6 +235,11 @@ pub fn check_dials(world: &World) {
     }
     let twice: Vec<_> = dialed.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "rung twice: {twice:?}");
+    // Nor is any number in a log.
+    for place in [&world.origin, &world.monitor] {
+        let log = place.program.as_ref().map(crate::Program::log).unwrap_or_default();
+        assert!(!log.contains("50055"), "{log}");
+    }
 }
 
 /// What is done to origin and monitor, and how long it lasts.
