@@ -7,7 +7,7 @@
 #   make fuzz    inputs that nobody thought of, for FUZZ_SECONDS (600) each
 #   make bench   what the edge costs, beside nginx and Envoy
 #   make bench-failover   what callers get while an origin fails, beside five proxies; QUICK=1 for short
-#   make bench-origin   what the origin bears, and half an hour of campaigns with faults; QUICK=1 for short
+#   make bench-origin   what the origin bears, and a quarter of an hour of campaigns with faults; QUICK=1 for short
 #   make bench-spool   what it costs to keep callbacks, beside Redis and the disk itself
 #   make bench-front-door   what TLS, HTTP/2, idle connections and slow senders cost, beside nginx
 #   make install   the program, its unit, configuration and documentation below PREFIX (and DESTDIR)
@@ -78,7 +78,7 @@ bench-failover: setup
 bench-origin: setup
 	$(CARGO) build --release -p holdline -p holdline-origin -p holdline-tests --bins
 	target/release/bench-origin load
-	target/release/bench-origin campaign --minutes $(if $(QUICK),2,30)
+	target/release/bench-origin campaign --minutes $(if $(QUICK),2,15)
 
 bench-spool: setup
 	tests/setup bench-spool $(TOOLS)

@@ -44,7 +44,7 @@ enum What {
     /// Campaigns with faults, one after another.
     Campaign {
         /// For how long.
-        #[arg(long, default_value_t = 30)]
+        #[arg(long, default_value_t = 15)]
         minutes: u64,
         /// People on each list.
         #[arg(long, default_value_t = 200)]
