@@ -192,13 +192,6 @@ pub async fn check_invariants(world: &World, campaign: &Campaign, leads: usize) 
     )
     .await;
     assert_eq!(wrong, 0);
-    // Everybody who picked up was put through, or counted as abandoned.
-    let lost = count(
-        "SELECT COUNT(*) FROM lead_calls WHERE campaign_id = {id} \
-                      AND decision = 'connect' AND connected_ms IS NULL",
-    )
-    .await;
-    assert_eq!(lost, 0);
 }
 
 /// Every answer that a caller keyed was kept, once.

@@ -32,6 +32,7 @@ impl MariaDb {
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
             .args(as_root())
             .stdin(Stdio::null())
+            .kill_on_drop(true)
             .output()
             .await
             .context("running mariadb-install-db: `make setup` installs it")?;

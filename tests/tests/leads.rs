@@ -346,13 +346,19 @@ async fn t57_the_end_of_a_talk_leads_nobody() {
 
 #[tokio::test]
 async fn t58_a_number_that_cannot_be_called_is_never_offered_again() {
-    let lead = Dialing::start().await;
+    let mut lead = Dialing::start().await;
     lead.ended("failed", &[]).await;
     assert_eq!((lead.outcome().await.as_str(), lead.place().await.as_str()), ("failed", "failed"));
-    lead.world.sql("UPDATE households SET score = 0").await.unwrap();
     lead.led(1).await;
-    let recycled = "SELECT COUNT(*) FROM households WHERE id = 1 AND place = 'failed'";
-    assert_eq!(lead.world.count(recycled).await.unwrap(), 1);
+    // Recycling, which is done at the start, takes what rests, and leaves what failed.
+    let rests =
+        "UPDATE households SET score = 0, place = CASE WHEN id = 3 THEN 'bin' ELSE place END";
+    lead.world.sql(rests).await.unwrap();
+    lead.world.origin.kill().await.unwrap();
+    lead.world.restart_origin().await.unwrap();
+    let recycled = "SELECT COUNT(*) FROM households WHERE id = 3 AND place = 'available'";
+    lead.world.until_count(recycled, 1).await.unwrap();
+    assert_eq!(lead.place().await, "failed");
 }
 
 #[tokio::test]

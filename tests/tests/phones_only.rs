@@ -383,3 +383,24 @@ async fn after_a_failure_only_what_never_arrived_is_done() {
     says_and_hangs_up(&verbs, "Something went wrong");
     assert_eq!(caller.count("SELECT COUNT(*) FROM caller_sessions").await, 1);
 }
+
+#[tokio::test]
+async fn a_lead_who_comes_in_when_the_caller_has_just_left_is_let_go_and_counted() {
+    let caller = Caller::sign_in(POWER).await;
+    let (leg, id, after) = caller.call_next().await;
+    lead_conference(&caller.answered(&leg, &id).await);
+    // Star was pressed in the same moment: the lead hears music, and nobody.
+    gather(&caller.go(&after).await[0]);
+    let end = caller.twilio.changes(&leg, 1).await.unwrap();
+    assert_eq!(end[0].form.get("Status"), Some("completed"));
+    let abandoned = "SELECT COUNT(*) FROM lead_calls WHERE outcome = 'abandoned'";
+    caller.world.until_count(abandoned, 1).await.unwrap();
+    assert_eq!(
+        caller.count("SELECT COUNT(*) FROM households WHERE id = 3 AND place = 'bin'").await,
+        1
+    );
+    assert_eq!(caller.count("SELECT completed FROM leads WHERE id = 3").await, 0);
+    // And the caller, who was asked about a talk that was none, goes on.
+    let led = caller.twilio.changes(&call_sid(CALL), 1).await.unwrap();
+    assert!(led[0].form.get("Url").unwrap().contains("/ready_to_call?"), "{led:?}");
+}

@@ -199,7 +199,8 @@ async fn import_batch(
         if added > 0 && place == Place::Completed {
             // Its time of the last call stays, and with it the time until it may be called again.
             let update = "UPDATE households SET place = 'bin' WHERE id = ? AND place = 'completed'";
-            sqlx::query(update).bind(id).execute(writing.connection()).await?;
+            let query = sqlx::query(update).bind(id);
+            query.execute(writing.connection()).await.map_err(StoreError::from)?;
         }
     }
     writing.commit().await?;

@@ -14,6 +14,7 @@ mod results;
 mod script;
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use arguments::{AdminCommand, Block, List, Numbers, Recording, Script};
 
@@ -22,7 +23,10 @@ use crate::store::{Database, Store, StoreError};
 pub use arguments::AdminArguments;
 pub use phone::phone;
 
-/// Does something again while a busy origin is in its way, for some seconds.
+/// How long it waits for a database that a busy origin works on.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Does something again that came into the origin's way.
 macro_rules! patiently {
     ($work:expr) => {{
         let mut tries = 1;
@@ -47,7 +51,7 @@ pub async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
         anyhow::bail!("say which database: --database, or HOLDLINE_ORIGIN_DATABASE");
     };
     let database: Database = database.parse()?;
-    let store = Store::open(&database).await?;
+    let store = Store::open_with(&database, PATIENCE).await?;
     match arguments.command {
         AdminCommand::Account(command) => book::account(&store, command).await,
         AdminCommand::Script(Script::Import { account, file }) => {

@@ -47,7 +47,8 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
         Event::Pause { over } => Ok(pause(run, &session, *over)),
         Event::DialOrdered { phone } => Ok(dial_ordered(run, &session, phone)),
         Event::Prohibited(reason) => Ok(prohibited(run, *reason)),
-        Event::MessageFailed(why) => {
+        Event::MessageFailed { call, .. } if session.call != Some(*call) => Ok(run.hang_up()),
+        Event::MessageFailed { why, .. } => {
             let message = "The recording could not be played.";
             run.tell("message_drop_error", json!({ "message": message, "response": why }));
             run.then(Effect::SayMessageFailed(session.id));
@@ -96,10 +97,14 @@ fn ready(run: &mut Run<'_>, ends: bool) -> Told {
         Stage::Dialing => Ok(conference(run, &session)),
         // The conference is over, though nobody has said so yet.
         Stage::Talking | Stage::Parting if session.phones_only => {
+            let_go(run, &session);
             set_stage(run, Stage::Survey);
             Ok(documents::to_question(run.context.links, &session, &survey(run, &session, 0)))
         }
-        Stage::Talking | Stage::Parting => Ok(wrap_up(run)),
+        Stage::Talking | Stage::Parting => {
+            let_go(run, &session);
+            Ok(wrap_up(run))
+        }
         Stage::Survey | Stage::WrapUp => {
             finish(run);
             fresh(run, ends)

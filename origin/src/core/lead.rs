@@ -35,6 +35,7 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
         Event::LegEnded(end) => Ok(ended(run, &call, end)),
         Event::Placed(placed) => Ok(self::placed(run, &call, placed)),
         Event::HungUpOn => Ok(hung_up_on(run, &call)),
+        Event::LeftAlone => Ok(left_alone(run, &call)),
         Event::AnswerCameLate => {
             dispose_again(&mut run.state);
             Ok(run.hang_up())
@@ -289,8 +290,11 @@ fn placed(run: &mut Run<'_>, before: &LeadCall, placed: &Placed) -> Response {
 /// An edge answered a leg in our place, and could only hang up.
 fn hung_up_on(run: &mut Run<'_>, before: &LeadCall) -> Response {
     // It was decided otherwise, and the decision did not reach the lead: whoever was to talk is led on.
+    let nothing_keyed = run.state.answers.is_empty();
     let waits = |session: &&mut super::state::Session| {
-        matches!(session.stage, Stage::Talking | Stage::Parting) && session.call == Some(before.id)
+        let at_it = matches!(session.stage, Stage::Talking | Stage::Parting)
+            || (session.stage == Stage::Survey && nothing_keyed);
+        at_it && session.call == Some(before.id)
     };
     if let Some(session) = run.state.session.as_mut().filter(waits) {
         session.stage = Stage::Dialing;
@@ -303,6 +307,15 @@ fn hung_up_on(run: &mut Run<'_>, before: &LeadCall) -> Response {
     }
     run.move_on();
     documents::hang_up()
+}
+
+/// A lead came into a conference that the caller had just left, and was let go: nobody talked with them.
+fn left_alone(run: &mut Run<'_>, before: &LeadCall) -> Response {
+    if before.settled || before.decision != Some(Decision::Connect) || !run.state.answers.is_empty()
+    {
+        return documents::hang_up();
+    }
+    hung_up_on(run, before)
 }
 
 /// The caller says how the talk came out. The lead is done with if no answer asks for another call;

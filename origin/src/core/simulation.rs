@@ -9,6 +9,8 @@
 //!    edge that hung up;
 //! 4. who has ended stays ended, a number that cannot be called stays so;
 //! 5. when all legs and sessions are over, nothing is left open, and every call has come out somehow.
+//!
+//! What is asked of Twilio besides is not carried out here: the campaigns with faults do that.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +18,9 @@ use holdline_twilio::verbs::Response;
 use jiff::Timestamp;
 
 use super::samples::{campaign, household, links, questions, session};
-use super::state::{Answer, CallStage, Decision, Household, LeadCall, Mode, Place, Session, Stage};
+use super::state::{
+    Answer, CallStage, Campaign, Decision, Household, LeadCall, Mode, Place, Session, Stage,
+};
 use super::step::{Context, Effect, Event, LegEnd, Placed, State, Supply, Want, step};
 
 const LIVES: u64 = 3000;
@@ -27,6 +31,7 @@ const HOUSEHOLDS: i64 = 6;
 /// The whole of a campaign, in memory.
 struct Life {
     mode: Mode,
+    message: Option<String>,
     dice: fastrand::Rng,
     sessions: BTreeMap<i64, Session>,
     calls: BTreeMap<i64, LeadCall>,
@@ -58,8 +63,10 @@ impl Life {
         let households = (1..=HOUSEHOLDS)
             .map(|id| (id, Household { place: Place::Available, ..household(id) }))
             .collect();
+        let message = dice.bool().then(|| "http://edge.test/message".to_owned());
         Life {
             mode,
+            message,
             dice,
             sessions,
             calls: BTreeMap::new(),
@@ -95,7 +102,11 @@ impl Life {
         State {
             household: household.and_then(|id| self.households.get(&id).cloned()),
             household_before: None,
-            campaign: campaign(self.mode),
+            campaign: Campaign {
+                message: self.message.clone(),
+                manual_message: self.message.clone(),
+                ..campaign(self.mode)
+            },
             moved_to: None,
             questions: if talked { questions() } else { Vec::new() },
             answers: call
@@ -269,7 +280,7 @@ impl Life {
                 },
                 18 => Event::Pause { over: dice.usize(..8) == 0 },
                 19..=20 => Event::DialOrdered { phone },
-                21 => Event::MessageFailed("no".into()),
+                21 => Event::MessageFailed { call: call.unwrap_or(0), why: "no".into() },
                 22 => Event::Silent,
                 _ if dice.usize(..6) == 0 => Event::SessionEnded,
                 _ if dice.usize(..6) == 0 => Event::Replaced,
@@ -302,9 +313,11 @@ impl Life {
                 2 => Placed::NotSent,
                 _ => Placed::Taken(call_sid),
             }),
-            9 => Event::HungUpOn,
+            9 if dice.bool() => Event::HungUpOn,
+            9 => Event::LeftAlone,
             10 => Event::AnswerCameLate,
-            _ => Event::MessageOrdered,
+            _ if dice.bool() => Event::MessageOrdered,
+            _ => Event::MessagePlayed,
         };
         (About::Call(id), event)
     }

@@ -97,7 +97,12 @@ pub enum Event {
     /// The same browser page has come in on another leg.
     Replaced,
     /// The recording that a caller wanted to leave could not be played.
-    MessageFailed(String),
+    MessageFailed {
+        /// The call to the lead who was to hear it.
+        call: i64,
+        /// Why.
+        why: String,
+    },
     /// Nothing has happened in a session for a while, whose leg is up.
     Silent,
     /// A lead's leg was answered.
@@ -124,6 +129,8 @@ pub enum Event {
     Placed(Placed),
     /// An edge hung up on whoever picked up.
     HungUpOn,
+    /// A lead was let go who was alone in the conference: the caller had just left it.
+    LeftAlone,
     /// An answer has come in that was keyed earlier.
     AnswerCameLate,
 }
@@ -288,7 +295,7 @@ pub fn step(
         | Event::SessionEnded
         | Event::Replaced
         | Event::Silent
-        | Event::MessageFailed(_) => caller::step(&mut run, event)?,
+        | Event::MessageFailed { .. } => caller::step(&mut run, event)?,
         _ => lead::step(&mut run, event)?,
     };
     Ok(Step { state: run.state, effects: run.effects, document })
@@ -324,7 +331,9 @@ impl Run<'_> {
         session.free();
         session.stage = Stage::Ended;
         // Whether it rings, or was put through to a conference that nobody is in any more.
-        if call.is_some() && call == self.state.call.as_ref().map(|call| call.id) {
+        // But for one that a recording plays to.
+        let own = self.state.call.as_ref().filter(|own| Some(own.id) == call);
+        if own.is_some_and(|own| own.outcome != Some(Outcome::Delivered)) {
             self.give_up_call();
         }
         // What was keyed before the caller hung up counts; who was not asked anything is called again.

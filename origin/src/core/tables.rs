@@ -163,7 +163,7 @@ fn phones_only() {
             "offered | Ann Lee, to conference_started_phones_only_power | ",
         ),
         (power, Stage::Dialing, READY, "dialing | conference key | "),
-        (power, Stage::Talking, READY, "survey | to gather_response | "),
+        (power, Stage::Talking, READY, "survey | to gather_response | lets go 50"),
         (power, Stage::Parting, READY, "survey | to gather_response | "),
         (
             power,
@@ -223,7 +223,7 @@ fn web() {
         (
             Stage::Talking,
             GO_ON,
-            "wrap_up | Now record how the call went, pauses 600 | tells caller_wrapup_voice_hit",
+            "wrap_up | Now record how the call went, pauses 600 | lets go 50, tells caller_wrapup_voice_hit",
         ),
         (Stage::WrapUp, GO_ON, "offered | conference key | tells conference_started"),
         (Stage::Offered, order.clone(), "dialing | conference key | tells calling_voter, dials 77"),
@@ -258,16 +258,10 @@ fn web() {
             "ended | hangs up | hangs up 50, tells caller_disconnected, ends caller",
         ),
         (Stage::Idle, Event::Silent, "idle | hangs up | moves on"),
-        (
-            Stage::WrapUp,
-            Event::Replaced,
-            "ended | hangs up | hangs up 50, tells caller_disconnected, ends caller",
-        ),
-        (Stage::Idle, Event::Silent, "idle | hangs up | moves on"),
         (Stage::Ended, Event::SessionEnded, "ended | hangs up | "),
         (
             Stage::WrapUp,
-            Event::MessageFailed("no".into()),
+            Event::MessageFailed { call: CALL, why: "no".into() },
             "wrap_up | hangs up | tells message_drop_error, says failed",
         ),
     ] {
@@ -312,7 +306,9 @@ fn leads() {
         ),
         (true, Stage::Dialing, Event::HungUpOn, "idle | hangs up | moves on"),
         (true, Stage::Talking, Event::HungUpOn, "idle | hangs up | moves on"),
-        (true, Stage::Survey, Event::HungUpOn, "survey | hangs up | "),
+        (true, Stage::Survey, Event::HungUpOn, "idle | hangs up | moves on"),
+        (true, Stage::Survey, Event::LeftAlone, "idle | hangs up | moves on"),
+        (false, Stage::WrapUp, Event::LeftAlone, "wrap_up | hangs up | "),
         (false, Stage::Talking, Event::MessageOrdered, "talking | hangs up | "),
         (false, Stage::Dialing, Event::MessageOrdered, "dialing | hangs up | "),
     ] {
@@ -332,6 +328,25 @@ fn a_message_is_left_where_that_is_allowed_and_once() {
         "wrap_up | plays, hangs up | tells voter_disconnected, tells message_drop_success"
     );
     assert_eq!(line(&take(played.state, &Event::MessageOrdered)), "wrap_up | hangs up | ");
+}
+
+#[test]
+fn a_lead_who_was_left_alone_was_not_talked_to() {
+    let after = take(scene(Mode::Power, true, Stage::Survey), &Event::LeftAlone).state;
+    let (call, household) = (after.call.unwrap(), after.household.unwrap());
+    assert_eq!((call.outcome.unwrap().name(), household.place.name()), ("abandoned", "bin"));
+    // Who was asked something after all was there.
+    let mut keyed = scene(Mode::Power, true, Stage::Survey);
+    keyed.answers = vec![Answer { question_id: 1, digits: "1".into() }];
+    assert_eq!(line(&take(keyed, &Event::LeftAlone)), "survey | hangs up | ");
+}
+
+#[test]
+fn a_message_is_heard_to_its_end() {
+    let mut before = scene(Mode::Power, false, Stage::WrapUp);
+    before.call.as_mut().unwrap().outcome = Some(super::state::Outcome::Delivered);
+    let after = take(before, &Event::SessionEnded);
+    assert_eq!(line(&after), "ended | hangs up | tells caller_disconnected");
 }
 
 #[test]

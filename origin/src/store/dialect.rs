@@ -153,7 +153,11 @@ impl Dialect {
     }
 
     /// Sets a new connection up.
-    pub(super) async fn prepare(self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    pub(super) async fn prepare(
+        self,
+        connection: &mut AnyConnection,
+        patience: Duration,
+    ) -> Result<(), sqlx::Error> {
         match self {
             Dialect::Sqlite => {
                 // A crash of the process loses nothing; a crash of the machine may lose the last
@@ -161,7 +165,7 @@ impl Dialect {
                 let pragmas = format!(
                     "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
                      PRAGMA foreign_keys = ON",
-                    PATIENCE.as_millis()
+                    patience.as_millis()
                 );
                 connection.execute(AssertSqlSafe(pragmas)).await?;
             }

@@ -12,6 +12,8 @@ const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// What is forgotten, and by which of its times.
 const TABLES: [(&str, &str); 3] =
     [("deliveries", "created_ms"), ("outbox", "done_ms"), ("browser_events", "created_ms")];
+/// How often somebody may be in the way.
+const MOST_TRIES: u32 = 100;
 /// Rows that are forgotten at once.
 const BATCH: i64 = 500;
 
@@ -20,13 +22,19 @@ const BATCH: i64 = 500;
 impl Store {
     /// Forgets what is old; how many rows that were.
     pub async fn forget_what_is_old(&self) -> Result<u64, StoreError> {
-        let mut forgotten = 0;
+        let (mut forgotten, mut tries) = (0, 0);
         for (table, time) in TABLES {
             loop {
-                let rows = self.forget_some(table, time).await?;
-                forgotten += rows;
-                if rows < BATCH.unsigned_abs() {
-                    break;
+                match self.forget_some(table, time).await {
+                    Ok(rows) => {
+                        forgotten += rows;
+                        if rows < BATCH.unsigned_abs() {
+                            break;
+                        }
+                    }
+                    // It goes on where it was, unless nobody gets anywhere.
+                    Err(error) if error.passes() && tries < MOST_TRIES => tries += 1,
+                    Err(error) => return Err(error),
                 }
                 // Others want to write as well.
                 tokio::time::sleep(Duration::from_millis(20)).await;

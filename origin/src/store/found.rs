@@ -72,7 +72,7 @@ impl Writing<'_> {
         };
         let talked = call.as_ref().filter(|call| call.decision == Some(Decision::Connect));
         let (questions, answers) = match talked {
-            Some(call) => (questions(self, campaign.id).await?, answers(self, call.id).await?),
+            Some(call) => (questions(self, call.campaign_id).await?, answers(self, call.id).await?),
             None => (Vec::new(), Vec::new()),
         };
         Ok(Some(State {

@@ -44,6 +44,7 @@ pub(crate) const TRIES: u32 = 3;
 pub struct Store {
     pool: AnyPool,
     dialect: Dialect,
+    patience: Duration,
     writing: Semaphore,
     ids: Ids,
 }
@@ -111,18 +112,23 @@ impl StoreError {
 impl Store {
     /// Opens the database and brings it up to date.
     pub async fn open(database: &Database) -> anyhow::Result<Store> {
+        Store::open_with(database, PATIENCE).await
+    }
+
+    /// The same, for whoever can wait this long for the database.
+    pub async fn open_with(database: &Database, patience: Duration) -> anyhow::Result<Store> {
         sqlx::any::install_default_drivers();
         let dialect = database.dialect;
         let pool = AnyPoolOptions::new()
             .max_connections(dialect.connections())
             // While it is opened; later nobody waits longer than `PATIENCE` (see `begin`).
             .acquire_timeout(Duration::from_secs(10))
-            .after_connect(move |connection, _| Box::pin(dialect.prepare(connection)))
+            .after_connect(move |connection, _| Box::pin(dialect.prepare(connection, patience)))
             .connect(database.url())
             .await?;
         migrate(&pool, dialect).await?;
         let ids = Ids { next: AtomicI64::new(0), end: AtomicI64::new(0), refill: Mutex::new(()) };
-        Ok(Store { pool, dialect, writing: Semaphore::new(dialect.writers()), ids })
+        Ok(Store { pool, dialect, patience, writing: Semaphore::new(dialect.writers()), ids })
     }
 
     /// Which database it is.
@@ -143,16 +149,17 @@ impl Store {
 
     /// A connection to read with.
     pub(crate) async fn reading(&self) -> Result<sqlx::pool::PoolConnection<Any>, StoreError> {
-        let acquired = tokio::time::timeout(PATIENCE, self.pool.acquire()).await;
+        let acquired = tokio::time::timeout(self.patience, self.pool.acquire()).await;
         Ok(acquired.map_err(|_| StoreError::Busy)??)
     }
 
     /// A transaction that is going to write.
     pub(crate) async fn begin(&self) -> Result<Writing<'_>, StoreError> {
-        let turn = tokio::time::timeout(PATIENCE, self.writing.acquire()).await;
+        let turn = tokio::time::timeout(self.patience, self.writing.acquire()).await;
         let turn = turn.map_err(|_| StoreError::Busy)?.map_err(|_| StoreError::Busy)?;
         self.fill_up_ids().await?;
-        let begun = tokio::time::timeout(PATIENCE * 2, self.pool.begin_with(self.dialect.begin()));
+        let begun =
+            tokio::time::timeout(self.patience * 2, self.pool.begin_with(self.dialect.begin()));
         let transaction = begun.await.map_err(|_| StoreError::Busy)??;
         Ok(Writing { transaction, dialect: self.dialect, ids: &self.ids, _turn: turn })
     }

@@ -95,7 +95,14 @@ impl Work for Start<'_> {
             Who::Pin(pin) => Whoever::Pin(pin),
             Who::Page(key) => Whoever::Page(key),
         };
-        let candidate = callers::candidate(writing, who).await?;
+        let mut candidate = callers::candidate(writing, who).await?;
+        // The seat of a page's earlier leg, which is about to be ended, is its own.
+        if let Some(candidate) = &mut candidate
+            && let Some(page) = &candidate.page_key
+        {
+            let earlier = callers::sessions_of_page(writing, page).await?.len();
+            candidate.on_call -= i64::try_from(earlier).unwrap_or(0);
+        }
         let identified = callin::identify(candidate, Timestamp::now());
         let Identified::Open(new) = identified else {
             return Ok(match (&self.who, &identified) {

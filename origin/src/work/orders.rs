@@ -67,6 +67,7 @@ impl Worker {
     async fn carry_out(&self, order: Order) {
         let done = match order.kind {
             Kind::Dial => self.dial(order).await,
+            Kind::LetGo => self.let_go(order).await,
             _ => self.command(order).await,
         };
         let result = match &done {
@@ -168,9 +169,7 @@ impl Worker {
     /// An order about a leg that is there: harmless if it is done twice.
     async fn command(&self, order: Order) -> Result<&'static str, StoreError> {
         let asked = match order.kind {
-            Kind::HangUp | Kind::LetGo | Kind::PlayMessage => {
-                retried!(self.command_lead(order).await)?
-            }
+            Kind::HangUp | Kind::PlayMessage => retried!(self.command_lead(order).await)?,
             _ => retried!(self.command_caller(order).await)?,
         };
         self.metrics.twilio(asked.as_ref().err());
@@ -183,7 +182,8 @@ impl Worker {
                 if order.kind == Kind::PlayMessage && !matches!(trouble, Trouble::NotAsked(_)) =>
             {
                 let about = self.caller_of(order.subject).await?;
-                let event = Event::MessageFailed(trouble.to_string());
+                let why = trouble.to_string();
+                let event = Event::MessageFailed { call: order.subject, why };
                 let told = about.as_ref().map(|about| (about, event));
                 self.finish(order, told, Some(&trouble.to_string())).await?;
                 Ok("refused")
@@ -209,17 +209,47 @@ impl Worker {
         }
     }
 
-    async fn command_lead(&self, order: Order) -> Result<Result<(), Trouble>, StoreError> {
+    /// Ends a leg that is up although its caller left the conference some seconds ago, and nothing plays to
+    /// it: the lead came in when nobody was there any more, and counts as abandoned.
+    async fn let_go(&self, order: Order) -> Result<&'static str, StoreError> {
+        let call = retried!(self.lead_call(order.subject).await)?;
+        let up = call.filter(|call| {
+            call.stage != CallStage::Over && call.outcome != Some(Outcome::Delivered)
+        });
+        let Some(sid) = up.and_then(|call| call.call_sid) else {
+            self.finish(order, None, None).await?;
+            return Ok("not sent");
+        };
+        let asked = self.twilio.hang_up(&sid).await;
+        self.metrics.twilio(asked.as_ref().err());
+        match asked {
+            Ok(()) => {
+                let about = About::LeadCall { id: Some(order.subject), call_sid: None };
+                self.finish(order, Some((&about, Event::LeftAlone)), None).await?;
+                Ok("done")
+            }
+            Err(trouble @ (Trouble::NotAsked(_) | Trouble::Unknown(_)))
+                if order.tries < MOST_TRIES =>
+            {
+                self.put_off(order, &trouble.to_string()).await
+            }
+            Err(trouble) => {
+                self.finish(order, None, Some(&trouble.to_string())).await?;
+                Ok("over")
+            }
+        }
+    }
+
+    async fn lead_call(&self, id: i64) -> Result<Option<LeadCall>, StoreError> {
         let mut writing = self.store.begin().await?;
-        let call = writing.call_to_place(order.subject).await?.map(|(call, _)| call);
-        drop(writing);
+        writing.lead_call(Some(id)).await
+    }
+
+    async fn command_lead(&self, order: Order) -> Result<Result<(), Trouble>, StoreError> {
+        let call = self.lead_call(order.subject).await?;
         // A leg that should be hung up on is, whatever we take it for: Twilio knows whether it is over.
         let wanted = |call: &LeadCall| match order.kind {
             Kind::HangUp => true,
-            // A recording may be playing to it.
-            Kind::LetGo => {
-                call.stage != CallStage::Over && call.outcome != Some(Outcome::Delivered)
-            }
             _ => call.stage == CallStage::Connected && call.outcome != Some(Outcome::Delivered),
         };
         let Some(call) = call.filter(wanted) else { return Ok(Ok(())) };

@@ -110,7 +110,8 @@ impl Worker {
     /// was asked, and not of another leg of ours.
     async fn look_for(&self, leg: &Leg, dialed: i64) -> Result<Option<Call>, Unseen> {
         for call in self.twilio.calls_to(&leg.phone).await.map_err(Unseen::Twilio)? {
-            let fits = call.created_ms().is_some_and(|created| created + CLOCKS >= dialed);
+            let asked = dialed - CLOCKS..=dialed + millis(ASKING) + CLOCKS;
+            let fits = call.created_ms().is_some_and(|created| asked.contains(&created));
             if fits && !self.store.knows_leg(&call.sid).await.map_err(Unseen::Store)? {
                 return Ok(Some(call));
             }
