@@ -25,7 +25,7 @@ use crate::{Part, World};
 pub const LONG: Duration = Duration::from_secs(300);
 
 /// What callers do: they sign in, call whom they are offered, talk, and answer what they are asked.
-const CALLER: &str = "access number={pin}*; take calls=*; always to call, pound=*; always talk 3s-8s; \
+const CALLER: &str = "access number={pin}*; take calls=*; always to call, pound=*; always talk 3s-28s; \
                       always conversation go=1*|2*; always to the meeting=1*|2*|3*";
 
 /// What the people do who are called: of all kinds some.
@@ -33,8 +33,8 @@ const PEOPLE: [&str; 10] = [
     "answers 2s-6s; hang up 30s",
     "answers 2s-6s; hang up 30s",
     "answers 2s-6s; hang up 30s",
-    "answers 2s-6s; hang up 9s-12s",
-    "answers 2s-6s; hang up 9s-12s",
+    "answers 2s-6s; hang up 20s-25s",
+    "answers 2s-6s; hang up 20s-25s",
     "machine 4s; hang up 20s",
     "machine 4s; hang up 20s",
     "busy",
