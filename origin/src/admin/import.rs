@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{book, patiently, phone, say};
 use crate::core::state::Place;
-use crate::store::{Store, StoreError, Writing};
+use crate::store::{Store, StoreError, Writing, queue};
 
 /// Faults that are shown of one file.
 pub(super) const MOST_FAULTS: usize = 50;
@@ -176,7 +176,7 @@ async fn import_batch(
             Some(known) => known,
             None => {
                 let id = ids.next().context("there are no ids left")?;
-                let blocked = is_blocked(&mut writing, campaign, number).await?;
+                let blocked = queue::is_blocked(&mut writing, campaign, number).await?;
                 let place = add_household(&mut writing, id, campaign, number, sequence, blocked);
                 let place = place.await?;
                 sequence += 1;
@@ -222,19 +222,6 @@ async fn household(
     Ok(Some((row.try_get("id")?, Place::named(&place).unwrap_or(Place::Blocked))))
 }
 
-async fn is_blocked(
-    writing: &mut Writing<'_>,
-    campaign: i64,
-    number: &str,
-) -> Result<bool, StoreError> {
-    let query = "SELECT COUNT(*) FROM blocked_numbers JOIN campaigns \
-                 ON campaigns.account_id = blocked_numbers.account_id \
-                 WHERE campaigns.id = ? AND blocked_numbers.phone = ? \
-                 AND blocked_numbers.campaign_id IN (0, campaigns.id)";
-    let query = sqlx::query(query).bind(campaign).bind(number.to_owned());
-    Ok(query.fetch_one(writing.connection()).await?.try_get::<i64, _>(0)? > 0)
-}
-
 async fn add_household(
     writing: &mut Writing<'_>,
     id: i64,
@@ -253,7 +240,7 @@ async fn add_household(
         .bind(sequence)
         .bind(place.name())
         .bind(sequence)
-        .bind(if blocked { crate::store::queue::DNC } else { 0 })
+        .bind(if blocked { queue::DNC } else { 0 })
         .execute(writing.connection())
         .await?;
     Ok(place)

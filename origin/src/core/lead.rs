@@ -264,25 +264,17 @@ fn placed(run: &mut Run<'_>, before: &LeadCall, placed: &Placed) -> Response {
         }
         // What was reported of the leg before the answer came says more.
         _ if before.stage != CallStage::Placing => return documents::hang_up(),
-        Placed::NumberRefused | Placed::Refused => Outcome::Failed,
-        Placed::NotSent => Outcome::Cancelled,
+        Placed::NumberRefused => (Outcome::Failed, Place::Failed),
+        // It is not the number's fault.
+        Placed::Refused => (Outcome::Failed, Place::Bin),
+        // Nobody's telephone rang: whoever comes next may call there.
+        Placed::NotSent => (Outcome::Cancelled, Place::Available),
     };
     if let Some(call) = &mut run.state.call {
         call.stage = CallStage::Over;
     }
-    run.settle(refused);
-    let campaign = &run.state.campaign;
-    match (placed, &mut run.state.household) {
-        // Nobody's telephone rang: whoever comes next may call there.
-        (Placed::NotSent, Some(household)) if household.place == Place::Bin => {
-            household.place = Place::Available;
-        }
-        // It is not the number's fault.
-        (Placed::Refused, Some(household)) if household.place == Place::Failed => {
-            household.place = household.place_after(campaign);
-        }
-        _ => {}
-    }
+    let (outcome, place) = refused;
+    run.settle_at(outcome, place);
     run.move_on();
     documents::hang_up()
 }
@@ -296,8 +288,12 @@ fn hung_up_on(run: &mut Run<'_>, before: &LeadCall) -> Response {
             || (session.stage == Stage::Survey && nothing_keyed);
         at_it && session.call == Some(before.id)
     };
-    if let Some(session) = run.state.session.as_mut().filter(waits) {
-        session.stage = Stage::Dialing;
+    let at_it = run.state.session.as_mut().filter(waits).map(|session| {
+        session.free();
+        session.id
+    });
+    if let Some(id) = at_it {
+        run.then(Effect::MoveOn(id));
     }
     if !before.settled {
         if let Some(call) = &mut run.state.call {

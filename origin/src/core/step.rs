@@ -368,6 +368,16 @@ impl Run<'_> {
 
     /// Puts the household of a call that came to nothing back.
     pub(super) fn settle(&mut self, outcome: Outcome) {
+        let campaign = &self.state.campaign;
+        let back = self.state.household.as_ref().map(|household| household.place_after(campaign));
+        let place =
+            if outcome == Outcome::Failed { Place::Failed } else { back.unwrap_or(Place::Bin) };
+        self.settle_at(outcome, place);
+    }
+
+    /// Puts the household of a call that came to nothing to a place; one that was put somewhere else
+    /// meanwhile, as a blocked one is, stays there.
+    pub(super) fn settle_at(&mut self, outcome: Outcome, place: Place) {
         let state = &mut self.state;
         let (Some(call), Some(household)) = (&mut state.call, &mut state.household) else { return };
         call.outcome = Some(outcome);
@@ -377,10 +387,7 @@ impl Run<'_> {
         call.settled = true;
         household.status = outcome.name().to_owned();
         if household.place == Place::Presented {
-            household.place = match outcome {
-                Outcome::Failed => Place::Failed,
-                _ => household.place_after(&state.campaign),
-            };
+            household.place = place;
         }
     }
 

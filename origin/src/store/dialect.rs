@@ -219,10 +219,10 @@ mod tests {
     #[test]
     fn a_database_is_named_by_a_path_or_a_url() {
         let read = |text: &str| text.parse::<Database>().map(|database| database.dialect);
-        assert_eq!(read("/tmp/a.sqlite").unwrap(), Dialect::Sqlite);
+        assert_eq!(read("data/a.sqlite").unwrap(), Dialect::Sqlite);
         assert_eq!(read("sqlite://a.sqlite").unwrap(), Dialect::Sqlite);
         assert_eq!(read("mysql://root@127.0.0.1:3306/holdline").unwrap(), Dialect::Mysql);
-        assert_eq!(Database::file(Path::new("/tmp/a?b")).url(), "sqlite:///tmp/a%3Fb?mode=rwc");
+        assert_eq!(Database::file(Path::new("data/a?b")).url(), "sqlite://data/a%3Fb?mode=rwc");
         let refused = read("postgres://user:secret@host/x").unwrap_err().to_string();
         assert!(refused.contains("mysql://") && !refused.contains("secret"), "{refused}");
         assert!(read("").is_err());

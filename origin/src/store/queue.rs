@@ -9,7 +9,7 @@
 //! | completed | another lead is added: bin |
 //! | failed | never |
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{Store, StoreError, Writing, now_ms, rows};
 use crate::core::state::{Household, Lead};
@@ -92,6 +92,20 @@ pub(super) async fn save(
             .await?;
     }
     Ok(())
+}
+
+/// Whether a number must not be called in a campaign.
+pub(crate) async fn is_blocked(
+    writing: &mut Writing<'_>,
+    campaign: i64,
+    number: &str,
+) -> Result<bool, StoreError> {
+    let query = "SELECT COUNT(*) FROM blocked_numbers JOIN campaigns \
+                 ON campaigns.account_id = blocked_numbers.account_id \
+                 WHERE campaigns.id = ? AND blocked_numbers.phone = ? \
+                 AND blocked_numbers.campaign_id IN (0, campaigns.id)";
+    let query = sqlx::query(query).bind(campaign).bind(number.to_owned());
+    Ok(query.fetch_one(writing.connection()).await?.try_get::<i64, _>(0)? > 0)
 }
 
 // === impl Store ===

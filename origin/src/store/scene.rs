@@ -40,8 +40,8 @@ pub(crate) struct Taken {
     pub(crate) document: Response,
     /// Whether Twilio has to be asked for something.
     pub(crate) to_do: bool,
-    /// The state before.
-    pub(crate) before: Option<State>,
+    /// Whether they were known whom the step is about.
+    pub(crate) known: bool,
 }
 
 // === impl Writing ===
@@ -56,7 +56,7 @@ impl Writing<'_> {
         now: Timestamp,
     ) -> Result<Taken, StoreError> {
         let Some(before) = self.state(about, event).await? else {
-            return Ok(Taken { document: documents::hang_up(), to_do: false, before: None });
+            return Ok(Taken { document: documents::hang_up(), to_do: false, known: false });
         };
         let context = Context { links, now, fresh_id: self.id() };
         let mut supply = Supply::NotAsked;
@@ -67,7 +67,7 @@ impl Writing<'_> {
             }
         };
         let to_do = self.keep(&before, &step).await?;
-        Ok(Taken { document: step.document, to_do, before: Some(before) })
+        Ok(Taken { document: step.document, to_do, known: true })
     }
 
     async fn supply(&mut self, want: Want) -> Result<Supply, StoreError> {

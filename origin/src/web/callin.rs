@@ -1,6 +1,5 @@
 //! The dial-in, and the browser's own way in: from a PIN, or a page, to a session.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -12,7 +11,7 @@ use serde_json::json;
 
 use super::App;
 use super::Twiml;
-use super::request::{TwilioRequest, random};
+use super::request::{TwilioRequest, random_name};
 use super::step::{Answer, Row, counted, instead};
 use crate::core::callin::{self, Identified};
 use crate::core::documents;
@@ -165,8 +164,5 @@ impl Start<'_> {
 
 /// A session key: forty hexadecimal digits that nobody can guess.
 fn fresh_key() -> String {
-    random::<20>().iter().fold(String::with_capacity(40), |mut key, byte| {
-        let _ = write!(key, "{byte:02x}");
-        key
-    })
+    random_name::<20>()
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::inspect::authorise;
-use super::request::random;
+use super::request::random_name;
 use crate::core::documents;
 use crate::core::links::Links;
 use crate::core::step::Event;
@@ -68,8 +68,7 @@ async fn carry_out(
 ) -> Result<StatusCode, StatusCode> {
     let (known, to_do) = (AtomicBool::new(false), AtomicBool::new(false));
     let order = Order { about, event, caller, links: &app.links, known, to_do };
-    let id = random::<16>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let done = app.store.once(&format!("order:{id}"), &order).await;
+    let done = app.store.once(&format!("order:{}", random_name::<16>()), &order).await;
     done.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     if order.to_do.load(Ordering::Acquire) {
         app.orders.notify_one();
@@ -90,7 +89,7 @@ impl Work for Order<'_> {
             }
         }
         let taken = writing.step(&self.about, &self.event, self.links, Timestamp::now()).await?;
-        self.known.store(taken.before.is_some(), Ordering::Release);
+        self.known.store(taken.known, Ordering::Release);
         self.to_do.store(taken.to_do, Ordering::Release);
         Ok(taken.document)
     }

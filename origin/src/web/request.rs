@@ -1,5 +1,6 @@
 //! A request of Twilio's: proven, and with its parameters read.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -133,9 +134,17 @@ fn delivery_of(headers: &HeaderMap, target: &str, body: &Bytes) -> String {
     format!("direct:{}", URL_SAFE_NO_PAD.encode(&hash.finalize()[..18]))
 }
 
+/// So many random bytes, in hexadecimal digits.
+pub(crate) fn random_name<const N: usize>() -> String {
+    random::<N>().iter().fold(String::with_capacity(2 * N), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    })
+}
+
 /// Random bytes. Without the system's randomness nothing here could be trusted, so that a failure is
 /// as good as the end; zeros would be found out by the unique keys they are used for.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
+fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0u8; N];
     if let Err(error) = getrandom::fill(&mut bytes) {
         tracing::error!(%error, "the system gives no random numbers");

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use sqlx::Row as _;
 use tokio::task::JoinSet;
 
 use super::{LOOK, Worker, retried};
@@ -17,9 +16,8 @@ use crate::core::state::{CallStage, Campaign, LeadCall, Outcome, Session, Stage}
 use crate::core::step::{Event, Placed, gate};
 use crate::store::found;
 use crate::store::outbox::{Kind, Order};
-use crate::store::queue::DNC;
 use crate::store::scene::About;
-use crate::store::{StoreError, Writing, now_ms};
+use crate::store::{StoreError, Writing, now_ms, queue};
 use crate::twilio::{Dial, Machines, Trouble};
 
 /// Orders that a process carries out at once.
@@ -136,7 +134,7 @@ impl Worker {
         if !wanted || gate(&campaign, Timestamp::now()).is_err() {
             return Ok(None);
         }
-        if writing.is_blocked(&call).await? {
+        if writing.put_away_if_blocked(&call).await? {
             writing.commit().await?;
             return Ok(None);
         }
@@ -371,18 +369,12 @@ impl Writing<'_> {
     }
 
     /// Whether the number was blocked since it was handed out; then it is put away.
-    async fn is_blocked(&mut self, call: &LeadCall) -> Result<bool, StoreError> {
-        let query = "SELECT COUNT(*) FROM blocked_numbers JOIN campaigns \
-                     ON campaigns.account_id = blocked_numbers.account_id \
-                     WHERE campaigns.id = ? AND blocked_numbers.phone = ? \
-                     AND blocked_numbers.campaign_id IN (0, campaigns.id)";
-        let query = sqlx::query(query).bind(call.campaign_id).bind(call.phone.clone());
-        let row = query.fetch_one(self.connection()).await?;
-        if row.try_get::<i64, _>(0)? == 0 {
+    async fn put_away_if_blocked(&mut self, call: &LeadCall) -> Result<bool, StoreError> {
+        if !queue::is_blocked(self, call.campaign_id, &call.phone).await? {
             return Ok(false);
         }
         let update = "UPDATE households SET place = 'blocked', blocked = ? WHERE id = ?";
-        let query = sqlx::query(update).bind(DNC).bind(call.household_id);
+        let query = sqlx::query(update).bind(queue::DNC).bind(call.household_id);
         query.execute(self.connection()).await?;
         Ok(true)
     }
