@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use twilio_sim::{Company, Lead, Mishaps, Party, Transcript};
 
 use crate::mariadb::MariaDb;
@@ -333,6 +333,38 @@ async fn account(world: &World) -> String {
     account
 }
 
+/// Documents for callers that `by` gave, as the edge counts them.
+async fn documents_by(world: &World, by: &str) -> f64 {
+    let mut count = 0.0;
+    for (sign, rows) in [(1.0, ""), (-1.0, "lead_"), (-1.0, "call_ended")] {
+        let labels = format!("by=\"{by}\",row=\"{rows}");
+        count += sign * world.metric("holdline_visits_total", &labels).await.unwrap();
+    }
+    count
+}
+
+/// Does harm that lasts until callers were answered by one of `by`, or have no more to ask.
+async fn harm_until_felt(
+    world: &mut World,
+    harm: Harm,
+    by: &[&str],
+    callers: &JoinHandle<impl Sized>,
+) {
+    let count = async |world: &World| {
+        let mut count = 0.0;
+        for by in by {
+            count += documents_by(world, by).await;
+        }
+        count
+    };
+    begin(world, None, harm).await;
+    let before = count(world).await;
+    while !callers.is_finished() && count(world).await == before {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    mend(world, None, harm).await;
+}
+
 /// What a campaign with harm came to.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Felt {
@@ -378,8 +410,9 @@ impl std::fmt::Display for Felt {
     }
 }
 
-/// A campaign while origin, monitor and the database server, if there is one, are killed and frozen at
-/// random, and reports are lost, repeated and overtake each other. Nobody is called twice, nothing that was keyed is lost, and nobody is stuck.
+/// A campaign while origin, monitor and the database server, if there is one, are killed and frozen, and
+/// reports are lost, repeated and overtake each other. Twice that lasts until callers feel it, then at
+/// random. Nobody is called twice, nothing that was keyed is lost, and nobody is stuck.
 pub async fn campaign_with_harm(
     world: &mut World,
     database: Option<&MariaDb>,
@@ -398,7 +431,10 @@ pub async fn campaign_with_harm(
     });
     let callers = work_through(world, &campaign);
     let mut working = tokio::spawn(tokio::time::timeout(LONG, callers.join_all()));
-    let mut harms = 0;
+    harm_until_felt(world, Harm::Kill(&[Upstream::Origin]), &["monitor"], &working).await;
+    let both = Harm::Kill(&[Upstream::Origin, Upstream::Monitor]);
+    harm_until_felt(world, both, &["hold", "canned"], &working).await;
+    let mut harms = 2;
     let done = loop {
         let harm = HARMS[dice.below(HARMS.len())];
         let mut pause = || Duration::from_secs_f64(dice.between(0.4, 1.6));
