@@ -101,6 +101,7 @@ CREATE TABLE caller_identities (
 
 -- One caller's phone leg. The call identifies it: a repeated request finds it, and makes no second one.
 -- What is going on with it is its stage; who is called, or offered, are the lead call and the household.
+-- The turn counts how often it was led out of its conference.
 CREATE TABLE caller_sessions (
     id BIGINT NOT NULL PRIMARY KEY,
     account_id BIGINT NOT NULL,
@@ -114,6 +115,7 @@ CREATE TABLE caller_sessions (
     stage VARCHAR(16) NOT NULL,
     household_id BIGINT,
     lead_call_id BIGINT,
+    turn BIGINT NOT NULL DEFAULT 0,
     waiting_since_ms BIGINT,
     started_ms BIGINT NOT NULL,
     changed_ms BIGINT NOT NULL,

@@ -9,7 +9,7 @@
 use holdline_tests::spoken::{
     ask, ask_origin, caller_conference, path_of, said, says_and_hangs_up,
 };
-use holdline_tests::world::call_sid;
+use holdline_tests::world::{call_sid, form};
 use holdline_tests::{Part, Recorder, World};
 use twilio_sim::twiml::Verb;
 
@@ -47,19 +47,33 @@ async fn shown(world: &World) -> serde_json::Value {
 
 /// Has a lead put through to the caller: our name of the call, and the leg.
 async fn talk(world: &World, twilio: &Recorder, caller: i64, session: &str) -> (String, String) {
+    let (id, leg) = order_call(world, twilio, caller, session, 1).await;
+    ask_origin(world, &format!("/calls/{id}/incoming"), &leg, &[("AnsweredBy", "human")]).await;
+    (id, leg)
+}
+
+/// Has the household called that the caller is offered, which is the `count`th call: our name of the
+/// call, and the leg.
+async fn order_call(
+    world: &World,
+    twilio: &Recorder,
+    caller: i64,
+    session: &str,
+    count: usize,
+) -> (String, String) {
     let phone = "SELECT phone FROM households JOIN caller_sessions ON caller_sessions.household_id = households.id";
     let phone = world.column(phone).await.unwrap().remove(0);
     let order = format!("{{\"session_id\": {session}, \"phone\": \"{phone}\"}}");
     let path = format!("/call_center/api/{caller}/call_voter");
     assert_eq!(world.order(&world.origin, &path, &order).await.unwrap(), 200);
-    let dials = twilio.dials(1).await.unwrap();
-    let id = path_of(dials[0].form.get("Url").unwrap()).split('/').nth(2).unwrap().to_owned();
-    world
-        .until_count("SELECT COUNT(*) FROM lead_calls WHERE call_sid IS NOT NULL", 1)
-        .await
-        .unwrap();
-    let leg = world.column("SELECT call_sid FROM lead_calls").await.unwrap().remove(0);
-    ask_origin(world, &format!("/calls/{id}/incoming"), &leg, &[("AnsweredBy", "human")]).await;
+    let dials = twilio.dials(count).await.unwrap();
+    let id =
+        path_of(dials[count - 1].form.get("Url").unwrap()).split('/').nth(2).unwrap().to_owned();
+    let placed =
+        format!("SELECT COUNT(*) FROM lead_calls WHERE id = {id} AND call_sid IS NOT NULL");
+    world.until_count(&placed, 1).await.unwrap();
+    let leg = format!("SELECT call_sid FROM lead_calls WHERE id = {id}");
+    let leg = world.column(&leg).await.unwrap().remove(0);
     (id, leg)
 }
 
@@ -76,7 +90,7 @@ async fn t09_a_page_starts_in_its_own_conference() {
     let world = world(&twilio).await;
     let (verbs, session) = start(&world, PREVIEW_PAGE).await;
     let after = caller_conference(&verbs);
-    assert_eq!(path_of(&after), format!("/caller/4/pause?session_id={session}"));
+    assert_eq!(path_of(&after), format!("/caller/4/pause?session_id={session}&turn=0"));
     let (_, conference) = holdline_tests::spoken::conference(&verbs);
     assert_eq!(conference.room, PREVIEW_PAGE);
     assert_eq!(shown(&world).await["status"], "On hold");
@@ -147,6 +161,32 @@ async fn t12_t14_after_the_conference_there_is_time_to_write() {
 }
 
 #[tokio::test]
+async fn a_pause_that_comes_late_ends_no_other_call() {
+    let twilio = Recorder::default();
+    let world = world(&twilio).await;
+    let (verbs, session) = start(&world, POWER_PAGE).await;
+    let first = path_of(&caller_conference(&verbs)).to_owned();
+    // Nobody answers, and the caller is led on; the page dials the next number at once.
+    let (id, leg) = order_call(&world, &twilio, 5, &session, 1).await;
+    let busy = form(&leg, &[("CallStatus", "busy"), ("To", "+15005550101")]);
+    let report = format!("/calls/{id}/call_ended");
+    let taken = world.post_to(&world.origin, &report, &busy).await.result.unwrap();
+    assert_eq!(taken.status, 204);
+    let next = format!("/caller/5/continue_conf?session_id={session}");
+    let second = path_of(&caller_conference(&ask(&world, &next, CALL, &[]).await)).to_owned();
+    assert_ne!(first, second);
+    order_call(&world, &twilio, 5, &session, 2).await;
+    // Only now it is told that the caller has left the first conference.
+    let verbs = ask(&world, &first, CALL, &[]).await;
+    assert_eq!(holdline_tests::spoken::redirect(&verbs), next);
+    let given_up = "SELECT COUNT(*) FROM lead_calls WHERE given_up = 1";
+    assert_eq!(world.count(given_up).await.unwrap(), 0);
+    // Whoever leaves the second one while it rings ends that call.
+    wraps_up(&ask(&world, &second, CALL, &[]).await);
+    assert_eq!(world.count(given_up).await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn a_pause_whose_leg_is_over_ends_the_session() {
     let twilio = Recorder::default();
     let world = world(&twilio).await;
@@ -175,7 +215,7 @@ async fn t15_t16_t17_the_conference_goes_on() {
     let verbs = ask_origin(&world, &path, &call_sid(CALL), &failed("12400")).await;
     assert_eq!(
         path_of(&caller_conference(&verbs)),
-        format!("/caller/5/pause?session_id={session}")
+        format!("/caller/5/pause?session_id={session}&turn=1")
     );
     // And once more: no third number.
     assert_eq!(ask(&world, &path, CALL, &[]).await, verbs);

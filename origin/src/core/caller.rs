@@ -44,7 +44,7 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
         }
         Event::Wait => wait(run),
         Event::Question { call, number } => Ok(question(run, &session, *call, *number)),
-        Event::Pause { over } => Ok(pause(run, &session, *over)),
+        Event::Pause { turn, over } => Ok(pause(run, &session, *turn, *over)),
         Event::DialOrdered { phone } => Ok(dial_ordered(run, &session, phone)),
         Event::Prohibited(reason) => Ok(prohibited(run, *reason)),
         Event::MessageFailed { call, .. } if session.call != Some(*call) => Ok(run.hang_up()),
@@ -193,10 +193,14 @@ fn keyed(
     }
 }
 
-fn pause(run: &mut Run<'_>, session: &Session, over: bool) -> Response {
+fn pause(run: &mut Run<'_>, session: &Session, turn: Option<i64>, over: bool) -> Response {
     if over {
         run.end_session();
         return documents::hang_up();
+    }
+    if turn.is_some_and(|turn| turn != session.turn) {
+        // It is about a call that is done with, and the next one may be under way.
+        return documents::continue_conference(run.context.links, session);
     }
     match session.stage {
         Stage::Talking | Stage::WrapUp => {
@@ -294,7 +298,7 @@ pub(super) fn conference(run: &Run<'_>, session: &Session) -> Response {
         };
         links.survey(session, "gather_response", &survey)
     } else {
-        links.step(session, "pause")
+        links.pause(session)
     };
     documents::caller_conference(links, session, action)
 }

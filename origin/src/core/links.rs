@@ -43,6 +43,11 @@ impl Links {
         format!("{}/caller/{caller_id}/{step}?session_id={id}", self.base)
     }
 
+    /// Where a web caller goes on who has left the conference, in this turn.
+    pub(super) fn pause(&self, session: &Session) -> String {
+        format!("{}&turn={}", self.step(session, "pause"), session.turn)
+    }
+
     /// The step that calls the household that is offered.
     pub(super) fn dial(&self, session: &Session, step: &str, lead: i64, phone: &str) -> String {
         format!("{}&voter_id={lead}&phone={phone}", self.step(session, step))

@@ -46,6 +46,7 @@ pub(crate) fn session(stage: Stage, phones_only: bool) -> Session {
         stage,
         household: None,
         call: None,
+        turn: 2,
     }
 }
 

@@ -278,7 +278,10 @@ impl Life {
                     number: dice.usize(..3),
                     digits: keys(dice),
                 },
-                18 => Event::Pause { over: dice.usize(..8) == 0 },
+                18 => Event::Pause {
+                    turn: (dice.usize(..2) == 0).then(|| dice.i64(..4)),
+                    over: dice.usize(..8) == 0,
+                },
                 19..=20 => Event::DialOrdered { phone },
                 21 => Event::MessageFailed { call: call.unwrap_or(0), why: "no".into() },
                 22 => Event::Silent,

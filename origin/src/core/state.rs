@@ -153,6 +153,9 @@ pub struct Session {
     pub household: Option<i64>,
     /// The call that it waits for, or talks in, or is asked about.
     pub call: Option<i64>,
+    /// How often it was done with a call, and led out of the conference: what is said of leaving the
+    /// conference is said of one turn.
+    pub turn: i64,
 }
 
 /// A dial of a household, and the leg it made.
@@ -320,6 +323,11 @@ impl Session {
 
     /// On hold, with nothing that waits.
     pub fn free(&mut self) {
+        let called = !matches!(
+            self.stage,
+            Stage::Menu | Stage::Idle | Stage::Offered | Stage::Waiting | Stage::Ended
+        );
+        self.turn += i64::from(called);
         (self.stage, self.household, self.call) = (Stage::Idle, None, None);
     }
 }

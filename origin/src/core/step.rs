@@ -80,9 +80,11 @@ pub enum Event {
         /// The keys.
         digits: String,
     },
-    /// A web caller has left the conference. Whether the leg is over.
+    /// A web caller has left the conference.
     Pause {
-        /// It is.
+        /// In which turn, where the request says so.
+        turn: Option<i64>,
+        /// Whether the leg is over.
         over: bool,
     },
     /// The browser orders the household that is offered to be dialed.

@@ -214,7 +214,8 @@ fn phones_only() {
 #[test]
 fn web() {
     const GO_ON: Event = Event::Ready { ends: true };
-    let pause = |over: bool| Event::Pause { over };
+    let pause = |over: bool| Event::Pause { turn: Some(2), over };
+    let late = |over: bool| Event::Pause { turn: Some(1), over };
     let order = Event::DialOrdered { phone: "5005550101".into() };
     for (stage, event, expect) in [
         (Stage::Idle, GO_ON, "offered | conference key | tells conference_started"),
@@ -246,6 +247,9 @@ fn web() {
             pause(false),
             "idle | Now record how the call went, pauses 600 | hangs up 50, moves on",
         ),
+        (Stage::Dialing, late(false), "dialing | to continue_conf | "),
+        (Stage::Talking, late(false), "talking | to continue_conf | "),
+        (Stage::Talking, late(true), "ended | hangs up | hangs up 50, tells caller_disconnected"),
         (Stage::Talking, pause(true), "ended | hangs up | hangs up 50, tells caller_disconnected"),
         (
             Stage::Talking,

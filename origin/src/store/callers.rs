@@ -122,7 +122,7 @@ pub(super) async fn save(
     let waited =
         before.is_some_and(|before| before.id == session.id && before.stage == Stage::Waiting);
     let update = "UPDATE caller_sessions SET campaign_id = ?, stage = ?, household_id = ?, lead_call_id = ?, \
-                  on_call = ?, changed_ms = ?, checked_ms = ?, \
+                  turn = ?, on_call = ?, changed_ms = ?, checked_ms = ?, \
                   waiting_since_ms = CASE WHEN ? = 0 THEN NULL WHEN ? = 1 THEN waiting_since_ms ELSE ? END, \
                   ended_ms = COALESCE(ended_ms, ?) WHERE id = ?";
     sqlx::query(update)
@@ -130,6 +130,7 @@ pub(super) async fn save(
         .bind(session.stage.name())
         .bind(session.household)
         .bind(session.call)
+        .bind(session.turn)
         .bind(i64::from(session.on_call()))
         .bind(now)
         .bind(now)

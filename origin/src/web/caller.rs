@@ -92,7 +92,8 @@ pub(super) async fn submit_response(State(app): State<Arc<App>>, request: Twilio
 pub(super) async fn pause(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
     let row = Row { name: "pause", asker: Asker::Pausing };
     let over = request.form.get("CallStatus") == Some("completed");
-    step(&app, row, &request, session(&request), Event::Pause { over }).await
+    let event = Event::Pause { turn: request.number("turn"), over };
+    step(&app, row, &request, session(&request), event).await
 }
 
 /// POST `/caller/{caller_id}/continue_conf`: a web caller goes on.

@@ -54,7 +54,7 @@ pub(super) async fn step(
     let answer = match instead(app, row, request) {
         Some(Instead::HangUp) => Ok(documents::hang_up().into()),
         Some(Instead::DialInAgain) => Ok(documents::retry().into()),
-        Some(Instead::EndSession) => take(app, request, &about, &Event::Pause { over: true }).await,
+        Some(Instead::EndSession) => take(app, request, &about, &Event::SessionEnded).await,
         None => take(app, request, &about, &event).await,
     };
     counted(app, row.name, begun, answer)
