@@ -1,7 +1,8 @@
 //! What the origin counts. Names and meanings are in docs/origin.md, and a test holds the two equal.
 
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::store::outbox::Kind;
@@ -22,6 +23,7 @@ pub struct Metrics {
     order_age: IntGauge,
     twilio: IntCounterVec,
     reconciled: IntCounterVec,
+    charged: IntCounter,
 }
 
 // === impl Metrics ===
@@ -49,6 +51,11 @@ impl Metrics {
             &["row"],
         )?;
         registry.register(Box::new(seconds.clone()))?;
+        let charged = IntCounter::new(
+            "holdline_origin_minutes_charged_total",
+            "Minutes of calls that were charged to accounts",
+        )?;
+        registry.register(Box::new(charged.clone()))?;
         Ok(Metrics {
             requests: counter(
                 "holdline_origin_requests_total",
@@ -84,6 +91,7 @@ impl Metrics {
                 "What was found out by looking it up, because it was not reported",
                 &["what"],
             )?,
+            charged,
             registry,
         })
     }
@@ -122,6 +130,10 @@ impl Metrics {
     pub(crate) fn twilio(&self, trouble: Option<&Trouble>) {
         let result = trouble.map_or("answered", Trouble::name);
         self.twilio.with_label_values(&[result]).inc();
+    }
+
+    pub(crate) fn charged(&self, minutes: i64) {
+        self.charged.inc_by(u64::try_from(minutes).unwrap_or(0));
     }
 
     pub(crate) fn reconciled(&self, what: &str) {

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::task::{JoinHandle, JoinSet};
-use twilio_sim::{Company, Lead, Mishaps, Party, Transcript};
+
+use twilio_sim::{Company, Lead, Mishaps, Party, Step, Transcript};
 
 use crate::mariadb::MariaDb;
 use crate::{Part, World};
@@ -179,6 +180,27 @@ pub async fn check_invariants(world: &World, campaign: &Campaign, leads: usize) 
     );
     // Nothing waits to be done.
     assert_eq!(count("SELECT COUNT(*) FROM outbox WHERE done_ms IS NULL").await, 0);
+    // Every leg is charged, once.
+    for table in ["caller_sessions", "lead_calls"] {
+        let not_charged = format!("SELECT COUNT(*) FROM {table} WHERE charged = 0");
+        world.until_count(&not_charged, 0).await.unwrap();
+    }
+    let lengths = world
+        .column(
+            "SELECT CONCAT(ended_ms - started_ms, '') FROM caller_sessions UNION ALL \
+             SELECT CONCAT(COALESCE(duration_s * 1000, ended_ms - answered_ms, 0), '') FROM lead_calls \
+             WHERE outcome NOT IN ('no answer', 'busy', 'failed')",
+        )
+        .await
+        .unwrap();
+    let minutes: u64 =
+        lengths.iter().map(|length| length.parse::<u64>().unwrap().div_ceil(60_000)).sum();
+    let charged = count(
+        "SELECT minutes_used + minutes_pending FROM accounts JOIN campaigns \
+         ON campaigns.account_id = accounts.id WHERE campaigns.id = {id}",
+    )
+    .await;
+    assert_eq!(charged, i64::try_from(minutes).unwrap());
     // A number that cannot be called is not called again, and a lead who is done with is not either.
     let wrong = count(
         "SELECT COUNT(*) FROM households WHERE campaign_id = {id} \
@@ -194,24 +216,36 @@ pub async fn check_invariants(world: &World, campaign: &Campaign, leads: usize) 
     assert_eq!(wrong, 0);
 }
 
-/// Every answer that a caller keyed was kept, once.
+/// Every answer that a caller keyed was kept, once, as it was keyed.
 pub async fn check_answers(world: &World, campaign: &Campaign, calls: &[Transcript]) {
     let part = |url: &str, name: &str| {
         let (_, query) = url.split_once('?')?;
         let found = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         found.map(str::to_owned)
     };
-    let keyed: BTreeSet<String> = calls
+    let mut keyed = BTreeMap::new();
+    for call in calls {
+        let mut pressed = "";
+        for step in &call.steps {
+            match step {
+                Step::Pressed { keys, .. } => pressed = keys.trim_end_matches('*'),
+                Step::Webhook(webhook) if webhook.path.ends_with("/submit_response") => {
+                    let part = |name| {
+                        part(&webhook.url, name).unwrap_or_else(|| panic!("{}", webhook.url))
+                    };
+                    // What is keyed again takes the place of what was keyed before.
+                    keyed.insert((part("call_id"), part("question_id")), pressed);
+                }
+                _ => {}
+            }
+        }
+    }
+    let keyed: BTreeSet<String> = keyed
         .iter()
-        .flat_map(|call| call.webhooks())
-        .filter(|webhook| webhook.path.ends_with("/submit_response"))
-        .map(|webhook| {
-            let part = |name| part(&webhook.url, name).unwrap_or_else(|| panic!("{}", webhook.url));
-            format!("{} {}", part("call_id"), part("question_id"))
-        })
+        .map(|((call, question), digits)| format!("{call} {question} {digits}"))
         .collect();
     let kept = format!(
-        "SELECT CONCAT(lead_call_id, ' ', question_id) FROM answers \
+        "SELECT CONCAT(lead_call_id, ' ', question_id, ' ', digits) FROM answers \
          JOIN lead_calls ON lead_calls.id = answers.lead_call_id WHERE lead_calls.campaign_id = {}",
         campaign.id
     );

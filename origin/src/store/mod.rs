@@ -9,6 +9,7 @@
 //! always the number of rows of which it is true, so that no count can drift.
 
 pub(crate) mod callers;
+mod charge;
 mod deliveries;
 mod dialect;
 mod forget;

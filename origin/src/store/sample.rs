@@ -8,7 +8,7 @@ use super::{Store, StoreError};
 /// campaign a mode, callers of both kinds, one without a campaign, and leads in order.
 const SAMPLE: &str = r"
 INSERT INTO accounts (id, name, plan, provider_status, minutes_allowed, callers_allowed)
-    VALUES (1, 'Sample', 'business', 'active', 6000, 500);
+    VALUES (1, 'Sample', 'business', 'active', 1000000, 500);
 INSERT INTO scripts (id, account_id, name) VALUES (1, 1, 'Opinion');
 INSERT INTO questions (id, script_id, position, content) VALUES
     (1, 1, 0, 'How did the conversation go?'), (2, 1, 1, 'Will they come to the meeting?');

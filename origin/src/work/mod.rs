@@ -1,5 +1,5 @@
 //! What the origin does by itself: it carries out the orders of the outbox, looks up what Twilio has not
-//! reported, and makes numbers available again.
+//! reported, makes numbers available again, and charges calls to their accounts.
 //!
 //! Every process of the service does this work, origin and monitor alike; who claims an order does it.
 
@@ -24,6 +24,8 @@ use crate::twilio::{Detection, Twilio};
 const LOOK: Duration = Duration::from_millis(200);
 /// How often numbers are made available again.
 const RECYCLE: Duration = Duration::from_secs(60);
+/// How often what has ended is charged. An account without minutes is not called for much longer.
+const CHARGE: Duration = Duration::from_secs(10);
 /// How often work on the store is done that came into somebody's way. Each time waits by itself.
 const TRIES: u32 = 12;
 const FORGET: Duration = Duration::from_secs(3600);
@@ -68,8 +70,23 @@ use retried;
 impl Worker {
     /// Works for ever.
     pub async fn run(self: Arc<Self>) {
-        let (orders, reconciler, keeper) = (self.clone(), self.clone(), self);
-        tokio::join!(orders.carry_out_orders(), reconciler.reconcile(), keeper.keep_house());
+        tokio::join!(
+            self.clone().carry_out_orders(),
+            self.clone().reconcile(),
+            self.charge_what_has_ended(),
+            self.keep_house()
+        );
+    }
+
+    async fn charge_what_has_ended(&self) {
+        loop {
+            match self.store.charge().await {
+                Ok(minutes) => self.metrics.charged(minutes),
+                // Whatever was in the way, or whoever: it is tried again soon.
+                Err(error) => tracing::warn!(%error, "calls were not charged"),
+            }
+            tokio::time::sleep(CHARGE).await;
+        }
     }
 
     async fn keep_house(&self) {
