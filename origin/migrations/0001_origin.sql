@@ -279,6 +279,7 @@ CREATE TABLE notices (
 );
 
 CREATE INDEX notices_by_call ON notices (call_sid);
+CREATE INDEX notices_by_age ON notices (created_ms);
 
 -- A transfer target's leg, as it was reported.
 CREATE TABLE transfer_calls (
@@ -287,3 +288,5 @@ CREATE TABLE transfer_calls (
     twilio_status VARCHAR(20) NOT NULL,
     ended_ms BIGINT NOT NULL
 );
+
+CREATE INDEX transfer_calls_by_age ON transfer_calls (ended_ms);

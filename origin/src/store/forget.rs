@@ -6,12 +6,17 @@ use sqlx::AssertSqlSafe;
 
 use super::{Store, StoreError, millis, now_ms};
 
-/// How long answers to requests, orders that were carried out, and what browsers were told are kept. The
-/// edge gives up a report that is older.
+/// How long answers to requests, orders that were carried out, and what was told to browsers or by the
+/// edge are kept. The edge gives up a report that is older.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// What is forgotten, and by which of its times.
-const TABLES: [(&str, &str); 3] =
-    [("deliveries", "created_ms"), ("outbox", "done_ms"), ("browser_events", "created_ms")];
+/// What is forgotten: a table, its key, and by which of its times.
+const TABLES: [(&str, &str, &str); 5] = [
+    ("deliveries", "id", "created_ms"),
+    ("outbox", "id", "done_ms"),
+    ("browser_events", "id", "created_ms"),
+    ("notices", "id", "created_ms"),
+    ("transfer_calls", "call_sid", "ended_ms"),
+];
 /// How often somebody may be in the way.
 const MOST_TRIES: u32 = 100;
 /// Rows that are forgotten at once.
@@ -23,9 +28,9 @@ impl Store {
     /// Forgets what is old; how many rows that were.
     pub async fn forget_what_is_old(&self) -> Result<u64, StoreError> {
         let (mut forgotten, mut tries) = (0, 0);
-        for (table, time) in TABLES {
+        for (table, key, time) in TABLES {
             loop {
-                match self.forget_some(table, time).await {
+                match self.forget_some(table, key, time).await {
                     Ok(rows) => {
                         forgotten += rows;
                         if rows < BATCH.unsigned_abs() {
@@ -43,10 +48,11 @@ impl Store {
         Ok(forgotten)
     }
 
-    async fn forget_some(&self, table: &str, time: &str) -> Result<u64, StoreError> {
+    async fn forget_some(&self, table: &str, key: &str, time: &str) -> Result<u64, StoreError> {
         // MySQL reads no table that it deletes from but through another one.
         let delete = format!(
-            "DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id FROM {table} WHERE {time} < ? LIMIT ?) old_ones)"
+            "DELETE FROM {table} WHERE {key} IN \
+             (SELECT {key} FROM (SELECT {key} FROM {table} WHERE {time} < ? LIMIT ?) old_ones)"
         );
         let mut writing = self.begin().await?;
         let query = sqlx::query(AssertSqlSafe(delete));
@@ -73,8 +79,15 @@ mod tests {
             let query = sqlx::query(insert).bind(format!("d{n}")).bind(created);
             query.execute(writing.connection()).await.unwrap();
         }
+        for (n, age) in [8, 6].into_iter().enumerate() {
+            let insert = "INSERT INTO transfer_calls (call_sid, transfer_id, twilio_status, ended_ms) \
+                          VALUES (?, 't', 'completed', ?)";
+            let query = sqlx::query(insert).bind(format!("CA{n}"));
+            let query = query.bind(now_ms() - age * 24 * 3_600_000);
+            query.execute(writing.connection()).await.unwrap();
+        }
         writing.commit().await.unwrap();
-        assert_eq!(store.forget_what_is_old().await.unwrap(), 1100);
+        assert_eq!(store.forget_what_is_old().await.unwrap(), 1101);
         assert_eq!(store.forget_what_is_old().await.unwrap(), 0);
     }
 }
