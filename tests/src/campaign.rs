@@ -26,18 +26,19 @@ use crate::{Part, World};
 pub const LONG: Duration = Duration::from_secs(300);
 
 /// What callers do: they sign in, call whom they are offered, talk, and answer what they are asked.
-const CALLER: &str = "access number={pin}*; take calls=*; always to call, pound=*; always talk 3s-28s; \
+const CALLER: &str = "access number={pin}*; take calls=*; always to call, pound=*; always talk 3s-80s; \
                       always conversation go=1*|2*; always to the meeting=1*|2*|3*";
 
-/// What the people do who are called: of all kinds some.
+/// What the people do who are called: of all kinds some. They stay on the line for long enough that a
+/// machine which stands still for a second or two changes nothing for them.
 const PEOPLE: [&str; 10] = [
-    "answers 2s-6s; hang up 30s",
-    "answers 2s-6s; hang up 30s",
-    "answers 2s-6s; hang up 30s",
-    "answers 2s-6s; hang up 20s-25s",
-    "answers 2s-6s; hang up 20s-25s",
-    "machine 4s; hang up 20s",
-    "machine 4s; hang up 20s",
+    "answers 2s-6s; hang up 90s",
+    "answers 2s-6s; hang up 90s",
+    "answers 2s-6s; hang up 90s",
+    "answers 2s-6s; hang up 60s-70s",
+    "answers 2s-6s; hang up 60s-70s",
+    "machine 4s; hang up 60s",
+    "machine 4s; hang up 60s",
     "busy",
     "no answer",
     "fails",
@@ -368,13 +369,22 @@ async fn account(world: &World) -> String {
 }
 
 /// Documents for callers that `by` gave, as the edge counts them.
-async fn documents_by(world: &World, by: &str) -> f64 {
+async fn documents_by(world: &World, by: &str) -> usize {
     let mut count = 0.0;
-    for (sign, rows) in [(1.0, ""), (-1.0, "lead_"), (-1.0, "call_ended")] {
-        let labels = format!("by=\"{by}\",row=\"{rows}");
-        count += sign * world.metric("holdline_visits_total", &labels).await.unwrap();
+    for row in [
+        "callin_",
+        "identify_caller",
+        "read_instruction_options",
+        "ready_to_call",
+        "next_call",
+        "conference_started_",
+        "gather_response",
+        "submit_response",
+    ] {
+        let labels = format!("by=\"{by}\",row=\"{row}");
+        count += world.metric("holdline_visits_total", &labels).await.unwrap();
     }
-    count
+    count as usize
 }
 
 /// Does harm that lasts until callers were answered by one of `by`, or have no more to ask.
@@ -385,7 +395,7 @@ async fn harm_until_felt(
     callers: &JoinHandle<impl Sized>,
 ) {
     let count = async |world: &World| {
-        let mut count = 0.0;
+        let mut count = 0;
         for by in by {
             count += documents_by(world, by).await;
         }
@@ -406,7 +416,7 @@ pub struct Felt {
     pub calls: usize,
     /// How often harm was done.
     pub harms: usize,
-    /// Documents of callers by the origin.
+    /// Documents for callers by the origin, as the edge counts them, like those below.
     pub origin: usize,
     /// By the monitor.
     pub monitor: usize,
@@ -500,15 +510,13 @@ pub async fn campaign_with_harm(
     check_invariants(world, &campaign, leads).await;
     check_answers(world, &campaign, &calls).await;
     check_dials(world);
-    let by =
-        |who: &str| calls.iter().flat_map(Transcript::answered_by).filter(|by| by == &who).count();
     Felt {
         calls: calls.len(),
         harms,
-        origin: by("origin"),
-        monitor: by("monitor"),
-        held: by("hold"),
-        canned: by("canned"),
+        origin: documents_by(world, "origin").await,
+        monitor: documents_by(world, "monitor").await,
+        held: documents_by(world, "hold").await,
+        canned: documents_by(world, "canned").await,
         longest_ms: calls.iter().map(Transcript::longest_wait_ms).max().unwrap_or_default(),
     }
 }

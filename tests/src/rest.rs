@@ -17,7 +17,7 @@ use twilio_sim::{Company, rest};
 /// The legs of a recorder have numbers above this one.
 const LEGS: usize = 0x1000;
 /// How long anything that is waited for may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A REST API at an address that stays, whoever serves it.
 #[derive(Debug)]

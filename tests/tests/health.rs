@@ -18,6 +18,9 @@ const ANSWERS: Part = Part::StandIn(Manner::Answers);
 /// How long anything that is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Lines of an upstream whose probes are not late on a machine that is busy.
+const PATIENT_PROBE: &str = "[upstreams.origin.probe]\ntimeout = \"10s\"";
+
 /// Who answered a visit.
 async fn visit(world: &World, path: &str, n: u64) -> String {
     let received = world.post(path, &form(&call_sid(n), &[])).await.result.expect("an answer");
@@ -107,7 +110,8 @@ async fn alone_now(world: &World) -> f64 {
 
 #[tokio::test]
 async fn a_row_of_which_the_origin_knows_nothing_is_not_the_origins_fault() {
-    let world = World::start(ANSWERS, ANSWERS).await.unwrap();
+    let plan = World::plan(ANSWERS, ANSWERS).origin("http://{address}", PATIENT_PROBE);
+    let world = plan.start().await.unwrap();
     world.origin.stand_in.as_ref().unwrap().treat("/identify_caller", Manner::Status(404));
     for n in 0..3 {
         assert_eq!(visit(&world, "/identify_caller", n).await, "monitor");
@@ -222,7 +226,8 @@ async fn probes_that_fail_take_nothing_down_that_serves_and_are_told_of() {
 async fn slow_answers_are_a_doubt_and_no_more() {
     let slow = Part::StandIn(Manner::Slow(Duration::from_millis(400)));
     let more = "[health]\nslow_after = \"100ms\"\nwindow_minimum = 4";
-    let world = World::plan(slow, Part::Nothing).more(more).start().await.unwrap();
+    let plan = World::plan(slow, Part::Nothing).origin("http://{address}", PATIENT_PROBE);
+    let world = plan.more(more).start().await.unwrap();
     for n in 0..5 {
         assert_eq!(visit(&world, "/transfer/7/connect", n).await, "origin");
     }

@@ -311,6 +311,8 @@ async fn t55_whoever_was_not_reached_is_put_back_and_the_caller_goes_on() {
         // Once, however often it is told.
         lead.ended(status, &[]).await;
         assert_eq!(lead.told("call_ended").await.len(), 1);
+        let pending = "SELECT COUNT(*) FROM outbox WHERE done_ms IS NULL";
+        lead.world.until_count(pending, 0).await.unwrap();
         assert_eq!(lead.led(1).await.len(), 1);
     }
 }

@@ -14,7 +14,7 @@ use holdline_tests::{Part, Recorder, World};
 const CALL: u64 = 1;
 
 async fn world(twilio: &Recorder) -> World {
-    World::plan(Part::Real, Part::Nothing).recorded_by(twilio).start().await.unwrap()
+    World::plan(Part::Real, Part::Nothing).recorded_by(twilio).patience("1").start().await.unwrap()
 }
 
 /// Signs a power caller in and has the first lead called.

@@ -68,6 +68,8 @@ pub struct World {
     folder: TempDir,
     /// The origin's database, where it is not a file of this world.
     database: Option<String>,
+    /// How soon its real upstreams look up what was not reported, in seconds.
+    patience: String,
 }
 
 // === impl World ===
@@ -220,13 +222,13 @@ impl World {
 
     /// Starts the real origin again after it was killed.
     pub async fn restart_origin(&mut self) -> anyhow::Result<()> {
-        let setting = setting(self.database.as_deref(), &self.rest, &self.folder)?;
+        let setting = setting(self.database.as_deref(), &self.rest, &self.folder, &self.patience)?;
         self.origin.restart(&setting).await
     }
 
     /// Starts the real monitor again after it was killed.
     pub async fn restart_monitor(&mut self) -> anyhow::Result<()> {
-        let setting = setting(self.database.as_deref(), &self.rest, &self.folder)?;
+        let setting = setting(self.database.as_deref(), &self.rest, &self.folder, &self.patience)?;
         self.monitor.restart(&setting).await
     }
 }
@@ -235,8 +237,9 @@ fn setting<'s>(
     database: Option<&'s str>,
     rest: &RestApi,
     folder: &'s TempDir,
+    patience: &'s str,
 ) -> anyhow::Result<Setting<'s>> {
-    Ok(Setting { database, twilio: rest.url()?, folder })
+    Ok(Setting { database, twilio: rest.url()?, folder, patience })
 }
 
 /// Says how to have the same chance again, where a test has failed.

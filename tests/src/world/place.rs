@@ -17,6 +17,7 @@ pub(super) struct Setting<'s> {
     pub(super) database: Option<&'s str>,
     pub(super) twilio: String,
     pub(super) folder: &'s TempDir,
+    pub(super) patience: &'s str,
 }
 
 /// One upstream of a world.
@@ -65,11 +66,11 @@ impl Place {
             setting.database.unwrap_or(&file),
             "--twilio-url",
             &setting.twilio,
-            // As fast as the company, and soon to look up what was not reported.
+            // As fast as the company.
             "--speed",
             "20",
             "--patience",
-            "1",
+            setting.patience,
             "--public-url",
             PUBLIC_URL,
             "--account-sid",

@@ -24,6 +24,7 @@ pub struct Plan<'p> {
     disk_fails: bool,
     database: Option<&'p str>,
     recorder: Option<&'p Recorder>,
+    patience: &'p str,
 }
 
 // === impl Plan ===
@@ -70,9 +71,15 @@ impl<'p> Plan<'p> {
         Plan { database: Some(url), ..self }
     }
 
-    /// Lets Twilio's REST API only write down what it is asked for, instead of placing calls.
+    /// Lets Twilio's REST API only write down what it is asked for, instead of placing calls. What was
+    /// not reported is not looked up in the course of a test, unless it is to be.
     pub fn recorded_by(self, recorder: &'p Recorder) -> Plan<'p> {
-        Plan { recorder: Some(recorder), ..self }
+        Plan { recorder: Some(recorder), patience: "600", ..self }
+    }
+
+    /// For how many seconds the real upstreams wait for what is to be reported, before they look it up.
+    pub fn patience(self, patience: &'p str) -> Plan<'p> {
+        Plan { patience, ..self }
     }
 
     /// Lays a disk under the edge that fails when [`World::disk`] tells it to.
@@ -91,7 +98,7 @@ impl<'p> Plan<'p> {
             std::fs::write(folder.path().join(name), text)?;
         }
         let mut rest = RestApi::bind()?;
-        let setting = setting(self.database, &rest, &folder)?;
+        let setting = setting(self.database, &rest, &folder, self.patience)?;
         let origin = Place::set("origin", self.parts[0], &setting).await?;
         let monitor = Place::set("monitor", self.parts[1], &setting).await?;
         let section = |place: &Place, (url, lines): (&str, &str)| {
@@ -139,7 +146,19 @@ impl<'p> Plan<'p> {
             None => rest.serve(&company)?,
         }
         let database = self.database.map(str::to_owned);
-        Ok(World { edge, edge_environment, origin, monitor, company, rest, seed, folder, database })
+        let patience = self.patience.to_owned();
+        Ok(World {
+            edge,
+            edge_environment,
+            origin,
+            monitor,
+            company,
+            rest,
+            seed,
+            folder,
+            database,
+            patience,
+        })
     }
 }
 
@@ -159,6 +178,7 @@ impl World {
             disk_fails: false,
             database: None,
             recorder: None,
+            patience: "1",
         }
     }
 }
