@@ -121,6 +121,7 @@ CREATE TABLE caller_sessions (
     changed_ms BIGINT NOT NULL,
     checked_ms BIGINT NOT NULL,
     ended_ms BIGINT,
+    duration_s BIGINT,
     charged BIGINT NOT NULL DEFAULT 0
 );
 
@@ -128,6 +129,7 @@ CREATE INDEX caller_sessions_by_account ON caller_sessions (account_id, on_call)
 CREATE INDEX caller_sessions_by_key ON caller_sessions (session_key, on_call);
 CREATE INDEX caller_sessions_by_campaign ON caller_sessions (campaign_id, stage, waiting_since_ms);
 CREATE INDEX caller_sessions_by_check ON caller_sessions (on_call, checked_ms);
+CREATE INDEX caller_sessions_by_household ON caller_sessions (household_id, on_call);
 CREATE INDEX caller_sessions_by_charge ON caller_sessions (charged, ended_ms);
 
 -- A telephone number of a campaign. It is in one place of the dial queue; the score says who is next
@@ -146,6 +148,7 @@ CREATE TABLE households (
     UNIQUE (campaign_id, phone)
 );
 
+CREATE INDEX households_by_phone ON households (phone);
 CREATE INDEX households_by_place ON households (campaign_id, place, score, sequence);
 
 CREATE TABLE leads (
@@ -230,6 +233,7 @@ CREATE TABLE outbox (
     due_ms BIGINT NOT NULL,
     tries BIGINT NOT NULL DEFAULT 0,
     fence BIGINT NOT NULL DEFAULT 0,
+    created_ms BIGINT NOT NULL,
     sent_ms BIGINT,
     done_ms BIGINT,
     last_error VARCHAR(500)

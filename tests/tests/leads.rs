@@ -6,8 +6,8 @@
     reason = "a test that cannot go on fails"
 )]
 
-use holdline_tests::spoken::{ask, ask_origin, lead_conference, path_of};
-use holdline_tests::world::{call_sid, form};
+use holdline_tests::spoken::{ask, ask_origin, lead_conference, path_of, says_and_hangs_up};
+use holdline_tests::world::{PUBLIC_URL, call_sid, form};
 use holdline_tests::{Part, Recorder, World};
 use twilio_sim::twiml::Verb;
 
@@ -295,6 +295,39 @@ async fn t54_when_the_lead_has_gone_the_caller_writes() {
     }
     assert_eq!(lead.status().await, "Wrap up");
     assert_eq!(lead.told("voter_disconnected").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_leg_whose_last_document_failed_does_not_go_back_into_the_room() {
+    let lead = Dialing::start().await;
+    lead.lead("incoming", &HUMAN).await;
+    let failed = format!("{PUBLIC_URL}/calls/{}/disconnected", lead.id);
+    let more = [("CallStatus", "in-progress"), ("ErrorCode", "11200"), ("ErrorUrl", &*failed)];
+    assert_eq!(lead.lead("incoming", &more).await, [Verb::Hangup]);
+    assert_eq!(lead.told("voter_disconnected").await.len(), 1);
+    assert_eq!(lead.status().await, "Wrap up");
+}
+
+#[tokio::test]
+async fn an_order_that_comes_when_calling_is_closed_leads_the_caller_to_the_reason() {
+    let twilio = Recorder::default();
+    let world = World::plan(Part::Real, Part::Real).recorded_by(&twilio).start().await.unwrap();
+    ask(&world, "/caller/start_calling", CALL, &[("session_key", PAGE)]).await;
+    world.sql("UPDATE accounts SET minutes_allowed = 0").await.unwrap();
+    let phone =
+        world.column("SELECT phone FROM households WHERE place = 'presented'").await.unwrap();
+    let session =
+        world.column("SELECT CONCAT(id, '') FROM caller_sessions").await.unwrap().remove(0);
+    let order = format!("{{\"session_id\": {session}, \"phone\": \"{}\"}}", phone[0]);
+    let path = format!("/call_center/api/{CALLER}/call_voter");
+    assert_eq!(world.order(&world.origin, &path, &order).await.unwrap(), 200);
+    let led = twilio.changes(&call_sid(CALL), 1).await.unwrap();
+    let to = path_of(led[0].form.get("Url").unwrap()).to_owned();
+    assert!(to.ends_with("/dialing_prohibited"), "{to}");
+    says_and_hangs_up(&ask(&world, &to, CALL, &[]).await, "no calling credit");
+    assert!(twilio.dials(0).await.unwrap().is_empty());
+    let available = "SELECT COUNT(*) FROM households WHERE place = 'presented'";
+    assert_eq!(world.count(available).await.unwrap(), 0);
 }
 
 #[tokio::test]

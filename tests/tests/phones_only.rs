@@ -11,7 +11,7 @@ use holdline_tests::spoken::{
     ask, ask_origin, caller_conference, gather, lead_conference, path_of, redirect, said,
     says_and_hangs_up,
 };
-use holdline_tests::world::{call_sid, form};
+use holdline_tests::world::{PUBLIC_URL, call_sid, form};
 use holdline_tests::{Part, Recorder, World};
 use twilio_sim::twiml::Verb;
 
@@ -295,6 +295,26 @@ async fn t37_to_t42_a_survey() {
     let ended = form(&leg, &[("CallStatus", "completed"), ("CallDuration", "20")]);
     caller.world.post(&format!("/calls/{id}/call_ended"), &ended).await.result.unwrap();
     assert_eq!(caller.status().await, "On hold");
+}
+
+#[tokio::test]
+async fn an_answer_that_twilio_could_not_hand_in_is_asked_for_again() {
+    let caller = Caller::sign_in(POWER).await;
+    let (leg, id, after) = caller.call_next().await;
+    caller.answered(&leg, &id).await;
+    let verbs = caller.go(&after).await;
+    let submit = path_of(&gather(&verbs[0]).action.url).to_owned();
+    let failed = format!("{PUBLIC_URL}{submit}");
+    let failed = [("ErrorCode", "11200"), ("ErrorUrl", failed.as_str())];
+    let fallback = caller.path("ready_to_call");
+    let again = ask_origin(&caller.world, &fallback, &call_sid(CALL), &failed).await;
+    assert_eq!(again, verbs, "the same question");
+    // Star alone leaves it out.
+    let next = caller.key(&submit, "").await;
+    assert!(redirect(&next).contains("question_number=1"), "{next:?}");
+    assert_eq!(caller.count("SELECT COUNT(*) FROM answers").await, 0);
+    // Twilio asks then, too.
+    assert!(gather(&verbs[0]).action_on_empty);
 }
 
 #[tokio::test]

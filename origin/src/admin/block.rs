@@ -1,12 +1,16 @@
 //! Numbers that must not be called.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
-use super::import::{MOST_FAULTS, open};
+use super::import::{MOST_FAULTS, one_line, open};
 use super::{book, patiently, phone, say};
-use crate::store::Store;
+use crate::store::{Store, breathe};
+
+/// Numbers that are blocked in one go: few, because callers wait for the store as well.
+const AT_ONCE: usize = 20;
 
 /// Blocks numbers, or takes that back.
 pub(super) async fn numbers(
@@ -18,17 +22,19 @@ pub(super) async fn numbers(
 ) -> anyhow::Result<()> {
     owner(store, account, campaign).await?;
     let mut households = 0;
-    for number in numbers {
+    for numbers in numbers.chunks(AT_ONCE) {
+        let begun = Instant::now();
         let done = patiently!(
             if blocked {
-                store.block(account, campaign, number).await
+                store.block(account, campaign, numbers).await
             } else {
-                store.unblock(account, campaign, number).await
+                store.unblock(account, campaign, numbers).await
             }
             .map_err(anyhow::Error::from)
         );
         // What is blocked twice is blocked.
         households += done.context("not all numbers were done; say them again")?;
+        breathe(begun).await;
     }
     let (done, moved) = if blocked { ("blocked", "put away") } else { ("free", "put back") };
     say(&format!("{} numbers {done}; {households} households {moved}", numbers.len()))
@@ -61,7 +67,9 @@ pub(super) async fn file(
         let heading = record.iter().position(|name| name.trim().eq_ignore_ascii_case("phone"));
         match (n, heading) {
             (0, Some(place)) => column = place,
-            _ => match phone(record.get(column).unwrap_or_default()) {
+            _ => match one_line(&record)
+                .and_then(|()| phone(record.get(column).unwrap_or_default()))
+            {
                 Ok(number) => numbers.push(number),
                 Err(fault) => faults.push(format!("line {line}: {fault}")),
             },

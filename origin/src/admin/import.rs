@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{book, patiently, phone, say};
 use crate::core::state::Place;
-use crate::store::{Store, StoreError, Writing, queue};
+use crate::store::{Store, StoreError, Writing, breathe, queue};
 
 /// Faults that are shown of one file.
 pub(super) const MOST_FAULTS: usize = 50;
-/// Households that are written at once.
-const BATCH: usize = 200;
+/// Households that are written at once: few, because callers wait for the store as well.
+const BATCH: usize = 20;
 /// As long as the columns of the store.
 const LONGEST_NAME: usize = 200;
 const LONGEST_FIELDS: usize = 4000;
@@ -56,21 +57,28 @@ pub(super) async fn people(
                 faults.len()
             );
         }
-        eprintln!("{} lines were left out:\n  {list}", faults.len());
+        eprintln!("{} lines, with what belongs to them, were left out:\n  {list}", faults.len());
     }
     let mut tally = Tally::default();
     let mut sequence = next_sequence(store, campaign).await?;
+    let rows = |batch: &[(String, Vec<Person>)]| -> usize {
+        batch.iter().map(|(_, people)| 1 + people.len()).sum()
+    };
+    let all = i64::try_from(rows(&households))?;
+    let mut ids = patiently!(store.id_block(all).await.map_err(Into::into))?;
     for batch in households.chunks(BATCH) {
-        let rows = batch.iter().map(|(_, people)| 1 + people.len()).sum::<usize>();
-        let ids = patiently!(store.id_block(i64::try_from(rows)?).await.map_err(Into::into))?;
+        let begun = Instant::now();
+        let own = ids.start..ids.start + i64::try_from(rows(batch))?;
+        ids.start = own.end;
         let done =
-            patiently!(import_batch(store, campaign, batch, ids.clone(), sequence, tally).await);
+            patiently!(import_batch(store, campaign, batch, own.clone(), sequence, tally).await);
         (sequence, tally) = done.with_context(|| {
             format!(
                 "{} numbers were taken before; the same list again takes the rest",
                 tally.households
             )
         })?;
+        breathe(begun).await;
     }
     say(&format!(
         "{} numbers with {} people added, {} people known before, {} numbers blocked",
@@ -88,7 +96,8 @@ fn read(file: impl Read) -> anyhow::Result<(Vec<(String, Vec<Person>)>, Vec<Stri
         .iter()
         .map(|name| name.trim_start_matches('\u{feff}').to_ascii_lowercase().replace(' ', "_"))
         .collect();
-    for (n, name) in heading.iter().enumerate() {
+    // Spreadsheets write columns that nobody has filled in.
+    for (n, name) in heading.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
         if heading[..n].contains(name) {
             bail!("two columns are named {name}");
         }
@@ -131,8 +140,12 @@ fn read(file: impl Read) -> anyhow::Result<(Vec<(String, Vec<Person>)>, Vec<Stri
 fn person(heading: &[String], record: &csv::StringRecord) -> Result<(String, Person), String> {
     let mut fields = BTreeMap::new();
     for (name, value) in heading.iter().zip(record.iter()).filter(|(_, value)| !value.is_empty()) {
+        if name.is_empty() {
+            return Err(format!("{value:?} is in a column that has no name"));
+        }
         fields.insert(name.as_str(), value);
     }
+    one_line(record)?;
     if record.len() > heading.len() {
         return Err(format!("{} columns, {} are named", record.len(), heading.len()));
     }
@@ -150,6 +163,16 @@ fn person(heading: &[String], record: &csv::StringRecord) -> Result<(String, Per
         return Err(format!("the other columns have more than {LONGEST_FIELDS} characters"));
     }
     Ok((number, Person { custom_id, first_name, last_name, fields }))
+}
+
+/// Whether a record is in one line, as it should be: a quotation mark that is not closed makes one of all
+/// that follows.
+pub(super) fn one_line(record: &csv::StringRecord) -> Result<(), String> {
+    let breaks = record.iter().map(|field| field.matches('\n').count()).sum::<usize>();
+    if breaks == 0 {
+        return Ok(());
+    }
+    Err(format!("goes on over {} lines: a quotation mark is not closed there", breaks + 1))
 }
 
 async fn next_sequence(store: &Store, campaign: i64) -> anyhow::Result<i64> {
@@ -198,7 +221,8 @@ async fn import_batch(
         tally.people += added;
         if added > 0 && place == Place::Completed {
             // Its time of the last call stays, and with it the time until it may be called again.
-            let update = "UPDATE households SET place = 'bin' WHERE id = ? AND place = 'completed'";
+            let update = "UPDATE households SET place = CASE WHEN blocked > 0 THEN 'blocked' ELSE 'bin' END \
+                          WHERE id = ? AND place = 'completed'";
             let query = sqlx::query(update).bind(id);
             query.execute(writing.connection()).await.map_err(StoreError::from)?;
         }
@@ -326,6 +350,15 @@ mod tests {
         assert_eq!(households.len(), 1);
         assert_eq!(faults.len(), 3, "{faults:?}");
         assert!(faults[0].starts_with("line 3: ") && faults[1].contains("2 digits"), "{faults:?}");
+        // A quotation mark that is not closed takes nobody along unsaid.
+        let (households, faults) =
+            read("phone,name\n5005550101,a\n5005550102,\"b\n5005550103,c\n".as_bytes()).unwrap();
+        assert_eq!((households.len(), faults.len()), (1, 1));
+        assert!(faults[0].starts_with("line 3: goes on over "), "{faults:?}");
+        // Columns without a name may be there, with nothing in them.
+        let (households, faults) =
+            read("phone,name,,\n5005550101,a,,\n5005550102,b,c,\n".as_bytes()).unwrap();
+        assert_eq!((households.len(), faults.len()), (1, 1), "{faults:?}");
         assert!(read("number,name\n1,2\n".as_bytes()).unwrap_err().to_string().contains("phone"));
     }
 }

@@ -55,7 +55,8 @@ pub(super) async fn calls(store: &Store, campaign: i64, out: &Out) -> anyhow::Re
         "connected",
         "ended",
     ];
-    csv.write_record(columns.into_iter().chain(questions.iter().map(|(_, text)| text.as_str())))?;
+    let asked = questions.iter().map(|(_, text)| plain(text.clone()));
+    csv.write_record(columns.into_iter().map(str::to_owned).chain(asked))?;
     for row in &rows {
         let call: i64 = row.try_get("id")?;
         let mut record: Vec<String> = (0..11).map(|n| cell(row, n)).collect();
@@ -63,7 +64,7 @@ pub(super) async fn calls(store: &Store, campaign: i64, out: &Out) -> anyhow::Re
             record.push(time(row, column)?);
         }
         for (question, _) in &questions {
-            record.push(answers.get(&(call, *question)).cloned().unwrap_or_default());
+            record.push(plain(answers.get(&(call, *question)).cloned().unwrap_or_default()));
         }
         csv.write_record(record)?;
     }
@@ -128,7 +129,14 @@ pub(super) async fn people(store: &Store, campaign: i64, out: &Out) -> anyhow::R
 pub(super) fn cell(row: &AnyRow, column: usize) -> String {
     let text = row.try_get::<Option<String>, _>(column).ok().flatten();
     let number = || row.try_get::<Option<i64>, _>(column).ok().flatten().map(|n| n.to_string());
-    text.or_else(number).unwrap_or_default()
+    text.map(plain).or_else(number).unwrap_or_default()
+}
+
+/// Text that a spreadsheet does not take for a formula
+/// (owasp.org/www-community/attacks/CSV_Injection): whoever wrote a list would run it with whoever opens
+/// the results.
+fn plain(text: String) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
 }
 
 fn time(row: &AnyRow, column: &str) -> Result<String, StoreError> {

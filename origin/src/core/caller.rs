@@ -33,6 +33,11 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
     if let Event::Keyed { call, question_id, number, digits } = event {
         return Ok(keyed(run, &session, *call, *question_id, *number, digits));
     }
+    if let Event::SessionEnded { duration_s } = event
+        && let Some(session) = &mut run.state.session
+    {
+        session.duration_s = session.duration_s.or(*duration_s);
+    }
     if !session.on_call() {
         return Ok(run.hang_up());
     }
@@ -104,6 +109,11 @@ fn ready(run: &mut Run<'_>, ends: bool) -> Told {
         Stage::Talking | Stage::Parting => {
             let_go(run, &session);
             Ok(wrap_up(run))
+        }
+        // The question could not be asked: who was asked nothing at all is called again.
+        Stage::Survey if run.state.answers.is_empty() => {
+            set_idle(run);
+            fresh(run, ends)
         }
         Stage::Survey | Stage::WrapUp => {
             finish(run);

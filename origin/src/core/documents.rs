@@ -89,6 +89,7 @@ pub fn menu(links: &Links, session: &Session) -> Response {
         finish_on_key: '5',
         timeout: 10,
         num_digits: Some(1),
+        on_empty: false,
         prompts: vec![MENU.into()],
     }))
 }
@@ -98,7 +99,8 @@ pub fn how_to(links: &Links, session: &Session) -> Response {
     Response::new().say(HOW_TO).redirect(links.step(session, "callin_choice"))
 }
 
-/// Offers a lead to call or to pass; `named` says whether the name is spoken.
+/// Offers a lead to call or to pass; `named` says whether the name is spoken. Who takes longer to decide
+/// is asked again.
 pub fn offer(links: &Links, session: &Session, phone: &str, lead: &Lead, named: bool) -> Response {
     let name = lead.name().filter(|_| named);
     let prompt =
@@ -108,6 +110,7 @@ pub fn offer(links: &Links, session: &Session, phone: &str, lead: &Lead, named: 
         finish_on_key: '5',
         timeout: 10,
         num_digits: Some(1),
+        on_empty: true,
         prompts: vec![prompt],
     }))
 }
@@ -143,7 +146,8 @@ pub fn to_question(links: &Links, session: &Session, survey: &Survey) -> Respons
     Response::new().redirect(links.survey(session, "gather_response", survey))
 }
 
-/// A question, its answers but the default one, and how to end the input.
+/// A question, its answers but the default one, and how to end the input; nothing but that leaves the
+/// question out.
 pub fn ask(links: &Links, session: &Session, survey: &Survey, question: &Question) -> Response {
     let read_out = question.responses.iter().filter(|response| response.keypad != 0);
     let choices =
@@ -156,6 +160,7 @@ pub fn ask(links: &Links, session: &Session, survey: &Survey, question: &Questio
         finish_on_key: '*',
         timeout: 60,
         num_digits: None,
+        on_empty: true,
         prompts: prompts.collect(),
     }))
 }
@@ -226,6 +231,7 @@ fn pin_gather(links: &Links, attempt: u32) -> Verb {
         finish_on_key: '*',
         timeout: 10,
         num_digits: None,
+        on_empty: false,
         prompts: vec![ASK_PIN.into()],
     })
 }

@@ -43,6 +43,23 @@ pub enum Instead {
     EndSession,
 }
 
+// === impl Failure ===
+
+impl<'f> Failure<'f> {
+    /// The step that was asked for: the last part of the URL's path.
+    pub fn step(&self) -> &'f str {
+        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The parameters of the URL; none where they cannot be read.
+    pub fn query(&self) -> Form {
+        let url = self.url.split('#').next().unwrap_or_default();
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        Form::parse(query.as_bytes()).unwrap_or_default()
+    }
+}
+
 /// What failed before this request; both parameters have to be there, since recordings are reported
 /// with an `ErrorCode` as well.
 pub fn failure(form: &Form) -> Option<Failure<'_>> {

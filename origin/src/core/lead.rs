@@ -133,8 +133,9 @@ fn connect(run: &mut Run<'_>, call: &LeadCall) {
 /// What the leg is told for what was decided.
 fn document(run: &Run<'_>, call: &LeadCall, decision: Decision) -> Response {
     // Not into a room that the caller has left, or talks in with somebody else.
-    let is_there =
-        |session: &&super::state::Session| session.on_call() && session.call == Some(call.id);
+    let is_there = |session: &&super::state::Session| {
+        session.stage == Stage::Talking && session.call == Some(call.id)
+    };
     let session = run.state.session.as_ref().filter(is_there);
     match (decision, session, &run.state.campaign.message) {
         (Decision::Connect, Some(session), _) => documents::lead_conference(

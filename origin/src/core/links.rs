@@ -83,9 +83,10 @@ impl Links {
         format!("{}/calls/{call}/{step}", self.base)
     }
 
-    /// The same on the host for when the first fails.
-    pub fn lead_fallback(&self, call: i64, step: &str) -> String {
-        format!("{}/calls/{call}/{step}", self.fallback)
+    /// The same URL on the host for when the first fails.
+    pub fn fallback_of(&self, url: &str) -> String {
+        url.strip_prefix(&self.base)
+            .map_or_else(|| url.to_owned(), |rest| format!("{}{rest}", self.fallback))
     }
 
     /// Where the end of a lead's leg is reported.

@@ -5,14 +5,18 @@ use serde_json::{Value, json};
 
 use super::caller::{closed, conference, set_idle, set_stage};
 use super::documents;
+use super::fit::Unfit;
 use super::state::{Household, LeadCall, Mode, Place, Session, Stage};
-use super::step::{Effect, Run, Supply, Told, Want};
+use super::step::{Effect, MovedTo, Run, Supply, Told, Want};
 
 /// The next number, or the conference of who waits.
 pub(super) fn fresh(run: &mut Run<'_>, ends: bool) -> Told {
-    let moved = run.state.moved_to.take();
-    let was_moved = moved.is_some();
-    if let Some(campaign) = moved {
+    let moved_to = std::mem::replace(&mut run.state.moved_to, MovedTo::Nobody);
+    if moved_to == MovedTo::Nothing {
+        return Ok(closed(run, Unfit::NoCampaign, ends));
+    }
+    let was_moved = moved_to != MovedTo::Nobody;
+    if let MovedTo::Campaign(campaign) = moved_to {
         if let Some(session) = &mut run.state.session {
             session.campaign_id = campaign.id;
         }
@@ -118,7 +122,13 @@ pub(super) fn decide(
         return Ok(documents::ready_to_call(links, session));
     }
     match (household, digits) {
-        (Some(household), None | Some("*")) => Ok(dial(run, &household)),
+        (Some(household), None | Some("*")) => Ok(match run.gate() {
+            Ok(()) => dial(run, &household),
+            Err(reason) => {
+                release(run);
+                closed(run, reason, true)
+            }
+        }),
         (Some(_), Some("#")) => {
             set_idle(run);
             Ok(documents::ready_to_call(links, session))
@@ -133,12 +143,8 @@ pub(super) fn decide(
     }
 }
 
-/// Calls the household, if it may be called now. Otherwise it is left for somebody else.
+/// Calls the household.
 fn dial(run: &mut Run<'_>, household: &Household) -> Response {
-    if let Err(reason) = run.gate() {
-        release(run);
-        return closed(run, reason, true);
-    }
     let Some(session) = &mut run.state.session else { return documents::hang_up() };
     let id = run.context.fresh_id;
     (session.stage, session.call) = (Stage::Dialing, Some(id));
@@ -149,7 +155,8 @@ fn dial(run: &mut Run<'_>, household: &Household) -> Response {
     conference(run, &session)
 }
 
-/// The browser orders what is offered to be dialed; anything else is a repetition.
+/// The browser orders what is offered to be dialed; anything else is a repetition. A caller who may not
+/// call now is led on, to where the reason is said.
 pub(super) fn dial_ordered(run: &mut Run<'_>, session: &Session, phone: &str) -> Response {
     let offered = run
         .state
@@ -157,7 +164,13 @@ pub(super) fn dial_ordered(run: &mut Run<'_>, session: &Session, phone: &str) ->
         .clone()
         .filter(|household| session.stage == Stage::Offered && household.phone == phone);
     match offered {
-        Some(household) => dial(run, &household),
+        Some(household) if run.gate().is_ok() => dial(run, &household),
+        Some(_) => {
+            release(run);
+            set_idle(run);
+            run.then(Effect::MoveOn(session.id));
+            documents::hang_up()
+        }
         None => documents::hang_up(),
     }
 }

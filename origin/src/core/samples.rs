@@ -5,7 +5,7 @@ use super::links::Links;
 use super::state::{
     Campaign, Household, Lead, Mode, Place, PossibleResponse, Question, Session, Stage,
 };
-use super::step::State;
+use super::step::{MovedTo, State};
 
 pub(crate) fn links() -> Links {
     Links::new("http://edge.test", Some("http://other.test"))
@@ -47,6 +47,7 @@ pub(crate) fn session(stage: Stage, phones_only: bool) -> Session {
         household: None,
         call: None,
         turn: 2,
+        duration_s: None,
     }
 }
 
@@ -106,7 +107,7 @@ pub(crate) fn state(mode: Mode, session: Session) -> State {
         household: None,
         household_before: None,
         campaign: campaign(mode),
-        moved_to: None,
+        moved_to: MovedTo::Nobody,
         questions: questions(),
         answers: Vec::new(),
     }

@@ -21,7 +21,7 @@ use super::samples::{campaign, household, links, questions, session};
 use super::state::{
     Answer, CallStage, Campaign, Decision, Household, LeadCall, Mode, Place, Session, Stage,
 };
-use super::step::{Context, Effect, Event, LegEnd, Placed, State, Supply, Want, step};
+use super::step::{Context, Effect, Event, LegEnd, MovedTo, Placed, State, Supply, Want, step};
 
 const LIVES: u64 = 3000;
 const EVENTS: usize = 80;
@@ -107,7 +107,7 @@ impl Life {
                 manual_message: self.message.clone(),
                 ..campaign(self.mode)
             },
-            moved_to: None,
+            moved_to: MovedTo::Nobody,
             questions: if talked { questions() } else { Vec::new() },
             answers: call
                 .as_ref()
@@ -209,7 +209,7 @@ impl Life {
     fn talks_in(&self, call: i64) -> Option<i64> {
         let mut sessions = self.sessions.values();
         sessions
-            .find(|session| session.on_call() && session.call == Some(call))
+            .find(|session| session.stage == Stage::Talking && session.call == Some(call))
             .map(|session| session.id)
     }
 
@@ -285,7 +285,7 @@ impl Life {
                 19..=20 => Event::DialOrdered { phone },
                 21 => Event::MessageFailed { call: call.unwrap_or(0), why: "no".into() },
                 22 => Event::Silent,
-                _ if dice.usize(..6) == 0 => Event::SessionEnded,
+                _ if dice.usize(..6) == 0 => Event::SessionEnded { duration_s: None },
                 _ if dice.usize(..6) == 0 => Event::Replaced,
                 _ => Event::Ready { ends: true },
             };
@@ -331,7 +331,7 @@ impl Life {
             self.happens(About::Call(id), &Event::LegEnded(leg_end(id, "completed")));
         }
         for id in 1..=CALLERS {
-            self.happens(About::Session(id), &Event::SessionEnded);
+            self.happens(About::Session(id), &Event::SessionEnded { duration_s: None });
         }
         assert!(self.sessions.values().all(|session| !session.on_call()));
         for call in self.calls.values() {

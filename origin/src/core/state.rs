@@ -156,6 +156,8 @@ pub struct Session {
     /// How often it was done with a call, and led out of the conference: what is said of leaving the
     /// conference is said of one turn.
     pub turn: i64,
+    /// How long the leg was up, in seconds, once that was reported.
+    pub duration_s: Option<i64>,
 }
 
 /// A dial of a household, and the leg it made.

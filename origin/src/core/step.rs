@@ -35,12 +35,23 @@ pub struct State {
     pub household_before: Option<Household>,
     /// The campaign.
     pub campaign: Campaign,
-    /// The campaign that the caller was moved to meanwhile.
-    pub moved_to: Option<Campaign>,
+    /// Whom the caller was moved to meanwhile.
+    pub moved_to: MovedTo,
     /// The script's questions, in order.
     pub questions: Vec<Question>,
     /// What was keyed about the call.
     pub answers: Vec<Answer>,
+}
+
+/// Whom a caller was moved to in the course of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MovedTo {
+    /// Nobody: the caller stays.
+    Nobody,
+    /// Another campaign.
+    Campaign(Campaign),
+    /// No campaign: there is nobody to call for, or the caller is not to call any more.
+    Nothing,
 }
 
 /// What happened.
@@ -95,7 +106,10 @@ pub enum Event {
     /// The caller's session is closed, and why is said.
     Prohibited(Reason),
     /// The caller's leg is over.
-    SessionEnded,
+    SessionEnded {
+        /// How long it was up, in seconds, where that is said.
+        duration_s: Option<i64>,
+    },
     /// The same browser page has come in on another leg.
     Replaced,
     /// The recording that a caller wanted to leave could not be played.
@@ -294,7 +308,7 @@ pub fn step(
         | Event::Pause { .. }
         | Event::DialOrdered { .. }
         | Event::Prohibited(_)
-        | Event::SessionEnded
+        | Event::SessionEnded { .. }
         | Event::Replaced
         | Event::Silent
         | Event::MessageFailed { .. } => caller::step(&mut run, event)?,

@@ -5,7 +5,9 @@ use jiff::Timestamp;
 
 use super::samples::{campaign, household, links, session, state};
 use super::state::{Answer, CallStage, Decision, LeadCall, Mode, Session, Stage};
-use super::step::{Context, Effect, Event, LegEnd, Placed, Reason, State, Step, Supply, step};
+use super::step::{
+    Context, Effect, Event, LegEnd, MovedTo, Placed, Reason, State, Step, Supply, step,
+};
 
 const NEW_CALL: i64 = 77;
 const CALL: i64 = 50;
@@ -195,8 +197,18 @@ fn phones_only() {
         (power, Stage::Survey, keyed("999"), "idle | to next_call | "),
         (power, Stage::Idle, keyed("1"), "idle | to next_call | keeps 1"),
         (power, Stage::Ended, keyed("1"), "ended | hangs up | keeps 1"),
-        (power, Stage::Dialing, Event::SessionEnded, "ended | hangs up | hangs up 50"),
-        (power, Stage::Talking, Event::SessionEnded, "ended | hangs up | hangs up 50"),
+        (
+            power,
+            Stage::Dialing,
+            Event::SessionEnded { duration_s: None },
+            "ended | hangs up | hangs up 50",
+        ),
+        (
+            power,
+            Stage::Talking,
+            Event::SessionEnded { duration_s: None },
+            "ended | hangs up | hangs up 50",
+        ),
         (power, Stage::Idle, Event::Silent, "idle | hangs up | moves on"),
         (power, Stage::Parting, Event::Silent, "parting | hangs up | parts"),
         (power, Stage::Survey, Event::Silent, "survey | hangs up | "),
@@ -253,7 +265,7 @@ fn web() {
         (Stage::Talking, pause(true), "ended | hangs up | hangs up 50, tells caller_disconnected"),
         (
             Stage::Talking,
-            Event::SessionEnded,
+            Event::SessionEnded { duration_s: None },
             "ended | hangs up | hangs up 50, tells caller_disconnected",
         ),
         (
@@ -262,7 +274,7 @@ fn web() {
             "ended | hangs up | hangs up 50, tells caller_disconnected, ends caller",
         ),
         (Stage::Idle, Event::Silent, "idle | hangs up | moves on"),
-        (Stage::Ended, Event::SessionEnded, "ended | hangs up | "),
+        (Stage::Ended, Event::SessionEnded { duration_s: None }, "ended | hangs up | "),
         (
             Stage::WrapUp,
             Event::MessageFailed { call: CALL, why: "no".into() },
@@ -349,7 +361,7 @@ fn a_lead_who_was_left_alone_was_not_talked_to() {
 fn a_message_is_heard_to_its_end() {
     let mut before = scene(Mode::Power, false, Stage::WrapUp);
     before.call.as_mut().unwrap().outcome = Some(super::state::Outcome::Delivered);
-    let after = take(before, &Event::SessionEnded);
+    let after = take(before, &Event::SessionEnded { duration_s: None });
     assert_eq!(line(&after), "ended | hangs up | tells caller_disconnected");
 }
 
@@ -360,6 +372,32 @@ fn a_lead_is_told_again_only_while_the_caller_is_there() {
     gone.session.as_mut().unwrap().free();
     assert_eq!(line(&take(there, &answered("human"))), "talking | conference key | ");
     assert_eq!(line(&take(gone, &answered("human"))), "idle | hangs up | ");
+    // Nor into a room that the caller has left to answer questions.
+    let asked = scene(Mode::Power, true, Stage::Survey);
+    assert_eq!(line(&take(asked, &answered("human"))), "survey | hangs up | ");
+}
+
+#[test]
+fn who_could_not_be_asked_is_called_again() {
+    let ready = Event::Ready { ends: false };
+    let mut unasked = scene(Mode::Power, true, Stage::Survey);
+    unasked.answers.clear();
+    let after = take(unasked, &ready).state;
+    let before = after.household_before.unwrap();
+    assert_eq!((before.place.name(), before.leads[0].completed), ("presented", false));
+    let mut asked = scene(Mode::Power, true, Stage::Survey);
+    asked.answers = vec![Answer { question_id: 1, digits: "1".into() }];
+    let before = take(asked, &ready).state.household_before.unwrap();
+    assert_eq!((before.place.name(), before.leads[0].completed), ("completed", true));
+}
+
+#[test]
+fn how_long_a_leg_was_up_is_kept_however_it_ended() {
+    for stage in [Stage::Talking, Stage::Ended] {
+        let ended = Event::SessionEnded { duration_s: Some(61) };
+        let session = take(scene(Mode::Power, true, stage), &ended).state.session.unwrap();
+        assert_eq!((session.stage, session.duration_s), (Stage::Ended, Some(61)));
+    }
 }
 
 #[test]
@@ -399,7 +437,7 @@ fn a_call_that_is_refused_before_it_is_made() {
 fn a_call_that_was_given_up_before_twilio_took_it_is_ended() {
     let mut before = scene(Mode::Power, true, Stage::Dialing);
     before.call.as_mut().unwrap().stage = CallStage::Placing;
-    let given_up = take(before, &Event::SessionEnded).state;
+    let given_up = take(before, &Event::SessionEnded { duration_s: None }).state;
     let after = take(given_up, &Event::Placed(Placed::Taken("CA50".into())));
     assert_eq!(line(&after), "ended | hangs up | hangs up 50");
 }
@@ -457,6 +495,18 @@ fn a_closed_gate_is_announced_wherever_it_is_met() {
     closed.session.as_mut().unwrap().stage = Stage::Idle;
     let after = take(closed.clone(), &Event::Ready { ends: false });
     assert_eq!(line(&after), "idle | The account has no calling credit left, hangs up | ");
+    // A browser's order has nobody to announce it to: the caller is led to where it is said.
+    let mut closed_page = scene(Mode::Power, false, Stage::Offered);
+    closed_page.campaign.quota.minutes_left = 0;
+    let order = Event::DialOrdered { phone: "5005550101".into() };
+    let after = take(closed_page, &order);
+    assert_eq!(line(&after), "idle | hangs up | moves on");
+    assert_eq!(after.state.household.unwrap().place.name(), "available");
+    // Whoever was given no campaign, or is not to call any more, is told so.
+    let mut put_off = scene(Mode::Power, true, Stage::Idle);
+    put_off.moved_to = MovedTo::Nothing;
+    let after = take(put_off, &Event::Ready { ends: true });
+    assert_eq!(line(&after), "ended | You are signed in, hangs up | ");
     // Of several reasons the most important one.
     closed.campaign = super::state::Campaign { active: false, ..campaign(Mode::Power) };
     let after = take(closed, &Event::Ready { ends: true });
@@ -466,7 +516,8 @@ fn a_closed_gate_is_announced_wherever_it_is_met() {
 #[test]
 fn who_was_moved_goes_on_in_the_other_campaign() {
     let mut moved = scene(Mode::Preview, false, Stage::WrapUp);
-    moved.moved_to = Some(super::state::Campaign { id: 9, ..campaign(Mode::Predictive) });
+    moved.moved_to =
+        MovedTo::Campaign(super::state::Campaign { id: 9, ..campaign(Mode::Predictive) });
     let after = take(moved, &Event::Ready { ends: true });
     assert_eq!(line(&after), "waiting | conference key | tells caller_reassigned");
     assert_eq!(after.state.session.unwrap().campaign_id, 9);

@@ -122,7 +122,7 @@ pub(super) async fn save(
     let waited =
         before.is_some_and(|before| before.id == session.id && before.stage == Stage::Waiting);
     let update = "UPDATE caller_sessions SET campaign_id = ?, stage = ?, household_id = ?, lead_call_id = ?, \
-                  turn = ?, on_call = ?, changed_ms = ?, checked_ms = ?, \
+                  turn = ?, duration_s = ?, on_call = ?, changed_ms = ?, checked_ms = ?, \
                   waiting_since_ms = CASE WHEN ? = 0 THEN NULL WHEN ? = 1 THEN waiting_since_ms ELSE ? END, \
                   ended_ms = COALESCE(ended_ms, ?) WHERE id = ?";
     sqlx::query(update)
@@ -131,6 +131,7 @@ pub(super) async fn save(
         .bind(session.household)
         .bind(session.call)
         .bind(session.turn)
+        .bind(session.duration_s)
         .bind(i64::from(session.on_call()))
         .bind(now)
         .bind(now)

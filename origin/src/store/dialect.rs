@@ -130,6 +130,21 @@ impl Dialect {
         }
     }
 
+    /// Deletes rows whose `time` is before a moment: those two are bound, the moment and how many rows at
+    /// the most.
+    pub(super) fn delete_some(self, table: &str, time: &str) -> String {
+        match self {
+            // It knows no limit of its own for what is deleted.
+            Dialect::Sqlite => format!(
+                "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {time} < ? LIMIT ?)"
+            ),
+            // And here the inner query would be asked anew for every row of the table.
+            Dialect::Mysql => {
+                format!("DELETE FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT ?")
+            }
+        }
+    }
+
     /// Writers that a process lets into the database at once. SQLite takes one; beside each other they
     /// would only wait there instead of here.
     pub(super) fn writers(self) -> usize {

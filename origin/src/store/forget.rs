@@ -1,21 +1,21 @@
 //! Forgetting what nobody can ask for any more, a little at a time, so that nobody waits for it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::AssertSqlSafe;
 
-use super::{Store, StoreError, millis, now_ms};
+use super::{Store, StoreError, breathe, millis, now_ms};
 
 /// How long answers to requests, orders that were carried out, and what was told to browsers or by the
 /// edge are kept. The edge gives up a report that is older.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// What is forgotten: a table, its key, and by which of its times.
-const TABLES: [(&str, &str, &str); 5] = [
-    ("deliveries", "id", "created_ms"),
-    ("outbox", "id", "done_ms"),
-    ("browser_events", "id", "created_ms"),
-    ("notices", "id", "created_ms"),
-    ("transfer_calls", "call_sid", "ended_ms"),
+/// What is forgotten: a table, and by which of its times.
+const TABLES: [(&str, &str); 5] = [
+    ("deliveries", "created_ms"),
+    ("outbox", "done_ms"),
+    ("browser_events", "created_ms"),
+    ("notices", "created_ms"),
+    ("transfer_calls", "ended_ms"),
 ];
 /// How often somebody may be in the way.
 const MOST_TRIES: u32 = 100;
@@ -28,9 +28,10 @@ impl Store {
     /// Forgets what is old; how many rows that were.
     pub async fn forget_what_is_old(&self) -> Result<u64, StoreError> {
         let (mut forgotten, mut tries) = (0, 0);
-        for (table, key, time) in TABLES {
+        for (table, time) in TABLES {
             loop {
-                match self.forget_some(table, key, time).await {
+                let begun = Instant::now();
+                match self.forget_some(table, time).await {
                     Ok(rows) => {
                         forgotten += rows;
                         if rows < BATCH.unsigned_abs() {
@@ -41,21 +42,15 @@ impl Store {
                     Err(error) if error.passes() && tries < MOST_TRIES => tries += 1,
                     Err(error) => return Err(error),
                 }
-                // Others want to write as well.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                breathe(begun).await;
             }
         }
         Ok(forgotten)
     }
 
-    async fn forget_some(&self, table: &str, key: &str, time: &str) -> Result<u64, StoreError> {
-        // MySQL reads no table that it deletes from but through another one.
-        let delete = format!(
-            "DELETE FROM {table} WHERE {key} IN \
-             (SELECT {key} FROM (SELECT {key} FROM {table} WHERE {time} < ? LIMIT ?) old_ones)"
-        );
+    async fn forget_some(&self, table: &str, time: &str) -> Result<u64, StoreError> {
         let mut writing = self.begin().await?;
-        let query = sqlx::query(AssertSqlSafe(delete));
+        let query = sqlx::query(AssertSqlSafe(writing.dialect.delete_some(table, time)));
         let query = query.bind(now_ms() - millis(REMEMBERED)).bind(BATCH);
         let deleted = query.execute(writing.connection()).await?.rows_affected();
         writing.commit().await?;

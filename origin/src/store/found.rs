@@ -9,7 +9,7 @@ use sqlx::any::AnyRow;
 use super::scene::About;
 use super::{StoreError, Writing, queue, rows};
 use crate::core::state::{Answer, Campaign, Decision, LeadCall, Question, Session, Stage};
-use crate::core::step::{Event, State};
+use crate::core::step::{Event, MovedTo, State};
 
 /// What is found.
 struct Found {
@@ -59,7 +59,7 @@ impl Writing<'_> {
         let Some(campaign) = campaign(self, campaign_id).await? else { return Ok(None) };
         let moved_to = match (&session, event) {
             (Some(session), Event::Ready { .. } | Event::Menu(_)) => self.moved_to(session).await?,
-            _ => None,
+            _ => MovedTo::Nobody,
         };
         let household = match (&session, &call) {
             (_, Some(call)) => Some(call.household_id),
@@ -172,17 +172,20 @@ impl Writing<'_> {
         Ok(query.fetch_optional(self.connection()).await?)
     }
 
-    /// The campaign that the caller was given meanwhile, if it is another one.
-    async fn moved_to(&mut self, session: &Session) -> Result<Option<Campaign>, StoreError> {
+    /// The campaign that the caller was given meanwhile, if it is another one, or none.
+    async fn moved_to(&mut self, session: &Session) -> Result<MovedTo, StoreError> {
         if matches!(session.stage, Stage::Offered | Stage::Dialing | Stage::Talking) {
-            return Ok(None);
+            return Ok(MovedTo::Nobody);
         }
-        let query =
-            sqlx::query_scalar::<_, Option<i64>>("SELECT campaign_id FROM callers WHERE id = ?");
-        let now = query.bind(session.caller_id).fetch_optional(self.connection()).await?.flatten();
-        match now.filter(|now| *now != session.campaign_id) {
-            Some(id) => Ok(campaign(self, id).await?.filter(|campaign| campaign.active)),
-            None => Ok(None),
+        let query = "SELECT campaign_id FROM callers WHERE id = ? AND active = 1";
+        let query = sqlx::query_scalar::<_, Option<i64>>(query).bind(session.caller_id);
+        match query.fetch_optional(self.connection()).await?.flatten() {
+            Some(id) if id == session.campaign_id => Ok(MovedTo::Nobody),
+            Some(id) => {
+                let now = campaign(self, id).await?.filter(|campaign| campaign.active);
+                Ok(now.map_or(MovedTo::Nothing, MovedTo::Campaign))
+            }
+            None => Ok(MovedTo::Nothing),
         }
     }
 }

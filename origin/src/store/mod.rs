@@ -24,10 +24,10 @@ pub mod views;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sqlx::any::AnyPoolOptions;
-use sqlx::{Any, AnyConnection, AnyPool, Row as _, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Transaction};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 pub(crate) use deliveries::Work;
@@ -37,6 +37,8 @@ pub use dialect::{Database, Dialect, NotADatabase, PATIENCE};
 const BLOCK: i64 = 1000;
 /// How many of them one transaction may need at the most; those that need more take their own.
 const USUAL: i64 = 64;
+/// How long the store is left to others at least, where it is left to them.
+const SHORTEST_BREATH: Duration = Duration::from_millis(20);
 /// How often work is begun anew that was in somebody's way.
 pub(crate) const TRIES: u32 = 3;
 
@@ -139,7 +141,7 @@ impl Store {
 
     /// Whether the store can be written to, and how long finding out took.
     pub async fn ping(&self) -> Result<Duration, StoreError> {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let mut writing = self.begin().await?;
         sqlx::query("UPDATE ids SET next_id = next_id WHERE kind = 'ping'")
             .execute(writing.connection())
@@ -188,18 +190,19 @@ impl Store {
 
     /// So many ids that nothing else has.
     pub(crate) async fn id_block(&self, count: i64) -> Result<Range<i64>, StoreError> {
-        let mut connection = self.reading().await?;
-        loop {
-            let next: i64 = sqlx::query("SELECT next_id FROM ids WHERE kind = 'all'")
-                .fetch_one(&mut *connection)
-                .await?
-                .try_get(0)?;
-            let take = "UPDATE ids SET next_id = ? WHERE kind = 'all' AND next_id = ?";
-            let taken = sqlx::query(take).bind(next + count).bind(next);
-            if taken.execute(&mut *connection).await?.rows_affected() == 1 {
-                return Ok(next..next + count);
-            }
-        }
+        // In a transaction that is committed here: what a connection that was given back in the middle of
+        // something may still be in would be undone behind our back.
+        let begun =
+            tokio::time::timeout(self.patience * 2, self.pool.begin_with(self.dialect.begin()));
+        let mut transaction = begun.await.map_err(|_| StoreError::Busy)??;
+        let next =
+            format!("SELECT next_id FROM ids WHERE kind = 'all'{}", self.dialect.for_update());
+        let next: i64 =
+            sqlx::query_scalar(AssertSqlSafe(next)).fetch_one(&mut *transaction).await?;
+        let take = "UPDATE ids SET next_id = ? WHERE kind = 'all'";
+        sqlx::query(take).bind(next + count).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(next..next + count)
     }
 }
 
@@ -240,6 +243,12 @@ async fn migrate(pool: &AnyPool, dialect: Dialect) -> anyhow::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Leaves the store to others for as long as it was had, since `begun`: between the parts of long work,
+/// for which nobody should have to wait.
+pub(crate) async fn breathe(begun: Instant) {
+    tokio::time::sleep(begun.elapsed().max(SHORTEST_BREATH)).await;
 }
 
 /// Milliseconds since 1970.

@@ -13,6 +13,9 @@ use super::{Store, StoreError, Writing, millis, now_ms, rows};
 
 /// How long a claim on an order holds: longer than any request to Twilio may take.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// How long a lead may take from being put through to being heard.
+const JOINING: Duration = Duration::from_secs(5);
+
 named! {
     /// What is to be done.
     pub(crate) enum Kind {
@@ -56,13 +59,15 @@ pub(super) async fn put(
     subject: i64,
     after: Duration,
 ) -> Result<(), StoreError> {
-    let insert = "INSERT INTO outbox (id, kind, subject_id, due_ms) VALUES (?, ?, ?, ?)";
-    let id = writing.id();
+    let insert =
+        "INSERT INTO outbox (id, kind, subject_id, due_ms, created_ms) VALUES (?, ?, ?, ?, ?)";
+    let (id, now) = (writing.id(), now_ms());
     sqlx::query(insert)
         .bind(id)
         .bind(kind.name())
         .bind(subject)
-        .bind(now_ms() + millis(after))
+        .bind(now + millis(after))
+        .bind(now)
         .execute(writing.connection())
         .await?;
     Ok(())
@@ -114,6 +119,16 @@ impl Store {
         }
         writing.commit().await?;
         Ok(orders)
+    }
+
+    /// Whether the lead of this order was put through to the caller only moments before it was given.
+    pub(crate) async fn lead_came_in_last(&self, order: &Order) -> Result<bool, StoreError> {
+        let query = "SELECT outbox.created_ms - lead_calls.connected_ms FROM outbox \
+                     JOIN lead_calls ON lead_calls.id = outbox.subject_id WHERE outbox.id = ?";
+        let mut connection = self.reading().await?;
+        let query = sqlx::query_scalar::<_, Option<i64>>(query).bind(order.id);
+        let talked = query.fetch_optional(&mut *connection).await?.flatten();
+        Ok(talked.is_some_and(|talked| talked < millis(JOINING)))
     }
 
     /// How many orders wait, and for how long the oldest has been due, in milliseconds.

@@ -9,13 +9,17 @@
 //! | completed | another lead is added: bin |
 //! | failed | never |
 
+use std::time::Instant;
+
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{Store, StoreError, Writing, now_ms, rows};
+use super::{Store, StoreError, Writing, breathe, now_ms, rows};
 use crate::core::state::{Household, Lead};
 
 /// How many numbers that nobody is left to call at are passed over in one go.
 const PASSED_OVER: usize = 25;
+/// Numbers that are made available again in one go.
+const RECYCLED_AT_ONCE: u64 = 200;
 const HOUR_MS: i64 = 3_600_000;
 
 /// Hands out the number that is next in a campaign: the lowest score. With `only_good`, numbers at which
@@ -33,7 +37,12 @@ pub(super) async fn hand_out(
     for _ in 0..PASSED_OVER {
         let next = sqlx::query_scalar::<_, i64>(AssertSqlSafe(select.clone()));
         let Some(id) = next.bind(campaign).fetch_optional(writing.connection()).await? else {
-            return Ok(None);
+            // Somebody else may hold what there is, for a moment.
+            let count =
+                "SELECT COUNT(*) FROM households WHERE campaign_id = ? AND place = 'available'";
+            let row = sqlx::query(count).bind(campaign).fetch_one(writing.connection()).await?;
+            let any = row.try_get::<i64, _>(0)? > 0;
+            return if any { Err(StoreError::Busy) } else { Ok(None) };
         };
         let take = "UPDATE households SET place = 'presented', score = ? WHERE id = ? AND place = 'available'";
         let taken = sqlx::query(take).bind(now_ms()).bind(id).execute(writing.connection()).await?;
@@ -122,46 +131,101 @@ impl Store {
         drop(connection);
         let mut recycled = 0;
         for (campaign, hours) in campaigns {
-            let mut writing = self.begin().await?;
             let before = now_ms() - hours * HOUR_MS;
+            loop {
+                let begun = Instant::now();
+                let mut writing = self.begin().await?;
+                let batch = writing.recycle_some(campaign, before).await?;
+                writing.commit().await?;
+                recycled += batch;
+                if batch < RECYCLED_AT_ONCE {
+                    break;
+                }
+                breathe(begun).await;
+            }
+        }
+        Ok(recycled)
+    }
+
+    /// Blocks numbers in every campaign of an account, or in one: a few dozen at the most. A number that a
+    /// campaign does not have is kept for when it comes. How many households that put away.
+    pub async fn block(
+        &self,
+        account: i64,
+        campaign: Option<i64>,
+        phones: &[String],
+    ) -> Result<u64, StoreError> {
+        let mut writing = self.begin().await?;
+        let mut households = 0;
+        for phone in phones {
+            households += writing.block(account, campaign, phone).await?;
+        }
+        writing.commit().await?;
+        Ok(households)
+    }
+
+    /// Takes such blocks back: those numbers are available at the next recycling. How many households
+    /// that were.
+    pub async fn unblock(
+        &self,
+        account: i64,
+        campaign: Option<i64>,
+        phones: &[String],
+    ) -> Result<u64, StoreError> {
+        let mut writing = self.begin().await?;
+        let mut households = 0;
+        for phone in phones {
+            households += writing.unblock(account, campaign, phone).await?;
+        }
+        writing.commit().await?;
+        Ok(households)
+    }
+}
+
+// === impl Writing ===
+
+impl Writing<'_> {
+    /// A few of those that are due; how many.
+    async fn recycle_some(&mut self, campaign: i64, before: i64) -> Result<u64, StoreError> {
+        let select = format!(
+            "SELECT id FROM households \
+             WHERE campaign_id = ? AND place IN ('presented', 'bin') AND score <= ? \
+             AND NOT EXISTS (SELECT 1 FROM lead_calls WHERE lead_calls.household_id = households.id \
+                             AND lead_calls.stage <> 'over') \
+             AND NOT EXISTS (SELECT 1 FROM caller_sessions \
+                             WHERE caller_sessions.household_id = households.id \
+                             AND caller_sessions.on_call = 1) LIMIT {RECYCLED_AT_ONCE}{}",
+            self.dialect.skip_locked()
+        );
+        let due = sqlx::query_scalar::<_, i64>(AssertSqlSafe(select)).bind(campaign).bind(before);
+        let due = due.fetch_all(self.connection()).await?;
+        let mut recycled = 0;
+        for id in due {
             let update = "UPDATE households SET place = 'available' \
-                WHERE campaign_id = ? AND place IN ('presented', 'bin') AND score <= ? \
-                AND NOT EXISTS (SELECT 1 FROM lead_calls WHERE lead_calls.household_id = households.id \
-                                AND lead_calls.stage <> 'over') \
-                AND NOT EXISTS (SELECT 1 FROM caller_sessions WHERE caller_sessions.on_call = 1 \
-                                AND caller_sessions.campaign_id = households.campaign_id \
-                                AND caller_sessions.household_id = households.id)";
-            let done = sqlx::query(update)
-                .bind(campaign)
-                .bind(before)
-                .execute(writing.connection())
-                .await?;
-            writing.commit().await?;
+                          WHERE id = ? AND place IN ('presented', 'bin')";
+            let done = sqlx::query(update).bind(id).execute(self.connection()).await?;
             recycled += done.rows_affected();
         }
         Ok(recycled)
     }
 
-    /// Blocks a number in every campaign of an account, or in one. A number that a campaign does not have
-    /// is kept for when it comes. How many households that put away.
-    pub async fn block(
-        &self,
+    async fn block(
+        &mut self,
         account: i64,
         campaign: Option<i64>,
         phone: &str,
     ) -> Result<u64, StoreError> {
-        let mut writing = self.begin().await?;
         let insert = format!(
             "{} INTO blocked_numbers (id, account_id, campaign_id, phone) VALUES (?, ?, ?, ?)",
-            writing.dialect.insert_new()
+            self.dialect.insert_new()
         );
-        let id = writing.id();
+        let id = self.id();
         sqlx::query(AssertSqlSafe(insert))
             .bind(id)
             .bind(account)
             .bind(campaign.unwrap_or_default())
             .bind(phone.to_owned())
-            .execute(writing.connection())
+            .execute(self.connection())
             .await?;
         // What is completed or failed is not called anyhow, and says more that way.
         let update = format!(
@@ -172,28 +236,24 @@ impl Store {
         let done = sqlx::query(AssertSqlSafe(update))
             .bind(phone.to_owned())
             .bind(campaign.unwrap_or(account))
-            .execute(writing.connection())
+            .execute(self.connection())
             .await?;
-        writing.commit().await?;
         Ok(done.rows_affected())
     }
 
-    /// Takes such a block back: those numbers are available at the next recycling. How many households
-    /// that were.
-    pub async fn unblock(
-        &self,
+    async fn unblock(
+        &mut self,
         account: i64,
         campaign: Option<i64>,
         phone: &str,
     ) -> Result<u64, StoreError> {
-        let mut writing = self.begin().await?;
         let delete =
             "DELETE FROM blocked_numbers WHERE account_id = ? AND campaign_id = ? AND phone = ?";
         sqlx::query(delete)
             .bind(account)
             .bind(campaign.unwrap_or_default())
             .bind(phone.to_owned())
-            .execute(writing.connection())
+            .execute(self.connection())
             .await?;
         // One of the two kinds of block may still hold.
         let update = format!(
@@ -208,9 +268,8 @@ impl Store {
             .bind(phone.to_owned())
             .bind(campaign.unwrap_or(account))
             .bind(account)
-            .execute(writing.connection())
+            .execute(self.connection())
             .await?;
-        writing.commit().await?;
         Ok(done.rows_affected())
     }
 }

@@ -10,7 +10,7 @@ use crate::core::state::{
 };
 
 pub(super) const SESSION: &str = "SELECT id, caller_id, campaign_id, call_sid, session_key, \
-    phones_only, stage, household_id, lead_call_id, turn FROM caller_sessions";
+    phones_only, stage, household_id, lead_call_id, turn, duration_s FROM caller_sessions";
 pub(super) const LEAD_CALL: &str = "SELECT id, campaign_id, household_id, lead_id, session_id, phone, \
     call_sid, stage, decision, outcome, given_up, settled, twilio_status, answered_by, duration_s, \
     recording_url, recording_s, ended_ms FROM lead_calls";
@@ -78,6 +78,7 @@ pub(super) fn session(row: &AnyRow) -> Result<Session, StoreError> {
         household: maybe_number(row, "household_id")?,
         call: maybe_number(row, "lead_call_id")?,
         turn: number(row, "turn")?,
+        duration_s: maybe_number(row, "duration_s")?,
     })
 }
 

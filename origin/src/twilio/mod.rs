@@ -18,6 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -33,9 +34,10 @@ const LARGEST_ANSWER: usize = 1024 * 1024;
 const TOO_MANY: u32 = 20429;
 /// The call is not in a state in which that can be done (`twilio.com/docs/api/errors/21220`).
 const NOT_IN_PROGRESS: u32 = 21220;
-/// A number that is missing, or cannot be called
-/// (`twilio.com/docs/api/errors/21201`, 21211, 21214, 21215, 21216, 21217).
-const BAD_NUMBERS: [u32; 6] = [21201, 21211, 21214, 21215, 21216, 21217];
+/// A number that is missing, or cannot be called by anybody
+/// (`twilio.com/docs/api/errors/21201`, 21211, 21214, 21217). What the account may not call, 21215 and
+/// 21216, it may be allowed to.
+const BAD_NUMBERS: [u32; 4] = [21201, 21211, 21214, 21217];
 
 /// A client of one account.
 #[derive(Debug)]
@@ -95,8 +97,7 @@ pub struct Call {
     /// `queued`, `ringing`, `in-progress`, `completed`, `busy`, `failed`, `no-answer`, `canceled`.
     pub status: String,
     /// Who was called.
-    #[serde(default)]
-    pub to: String,
+    pub to: Option<String>,
     /// Who answered, where that was asked.
     pub answered_by: Option<String>,
     /// Seconds, once it is over.
@@ -142,6 +143,11 @@ impl Call {
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
         matches!(self.status.as_str(), "completed" | "busy" | "failed" | "no-answer" | "canceled")
+    }
+
+    /// How long it was up, in seconds, once it is over.
+    pub fn duration_s(&self) -> Option<i64> {
+        self.duration.as_deref()?.parse().ok()
     }
 
     /// When it was made, in milliseconds since 1970; Twilio tells it to the second.
@@ -217,16 +223,20 @@ impl Twilio {
         Ok(call.sid)
     }
 
-    /// Sends a live call to another document.
-    pub async fn redirect(&self, sid: &str, url: &str) -> Result<(), Trouble> {
-        let form = Form::from_pairs([("Url", url), ("FallbackUrl", url)]);
-        self.ask::<Call>(Method::POST, &self.url(&format!("/{sid}.json")), &form).await.map(drop)
+    /// Sends a live call to another document, at `fallback` where that fails.
+    pub async fn redirect(&self, sid: &str, url: &str, fallback: &str) -> Result<(), Trouble> {
+        let form = Form::from_pairs([("Url", url), ("FallbackUrl", fallback)]);
+        self.ask::<IgnoredAny>(Method::POST, &self.url(&format!("/{sid}.json")), &form)
+            .await
+            .map(drop)
     }
 
     /// Ends a live call.
     pub async fn hang_up(&self, sid: &str) -> Result<(), Trouble> {
         let form = Form::from_pairs([("Status", "completed")]);
-        self.ask::<Call>(Method::POST, &self.url(&format!("/{sid}.json")), &form).await.map(drop)
+        self.ask::<IgnoredAny>(Method::POST, &self.url(&format!("/{sid}.json")), &form)
+            .await
+            .map(drop)
     }
 
     /// Looks a call up.
@@ -373,7 +383,7 @@ mod tests {
         let call = |status: &str| Call {
             sid: "CA1".into(),
             status: status.into(),
-            to: String::new(),
+            to: None,
             answered_by: None,
             duration: None,
             date_created: Some("Tue, 31 Aug 2010 20:36:28 +0000".into()),

@@ -8,11 +8,13 @@ use std::time::Instant;
 
 use axum::extract::{Path, State};
 
+use holdline_twilio::Form;
+
 use super::App;
 use super::request::TwilioRequest;
 use super::step::{Answer, Row, counted, instead, step};
 use crate::core::documents;
-use crate::core::fallback::Asker;
+use crate::core::fallback::{self, Asker};
 use crate::core::step::{Event, Reason};
 use crate::store::scene::About;
 
@@ -32,10 +34,16 @@ pub(super) async fn read_instruction_options(
     step(&app, row, &request, session(&request), event).await
 }
 
-/// POST `/caller/{id}/ready_to_call`: the next number; a closed gate ends the session.
+/// POST `/caller/{id}/ready_to_call`: the next number; a closed gate ends the session. Where Twilio asks
+/// for it because it could not ask a question, or hand in its answer, the question is asked again.
 pub(super) async fn ready_to_call(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
     let row = Row { name: "ready_to_call", asker: Asker::Caller };
-    step(&app, row, &request, session(&request), Event::Ready { ends: true }).await
+    let event = fallback::failure(&request.form).and_then(|failure| {
+        let of_survey = matches!(failure.step(), "gather_response" | "submit_response");
+        of_survey.then(|| question(&failure.query()))
+    });
+    let event = event.unwrap_or(Event::Ready { ends: true });
+    step(&app, row, &request, session(&request), event).await
 }
 
 /// POST `/caller/{id}/next_call`: the next number.
@@ -69,7 +77,7 @@ pub(super) async fn predictive(State(app): State<Arc<App>>, request: TwilioReque
 /// POST `/caller/{id}/gather_response`: a question about the call.
 pub(super) async fn gather_response(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
     let row = Row { name: "gather_response", asker: Asker::Caller };
-    step(&app, row, &request, session(&request), question(&request)).await
+    step(&app, row, &request, session(&request), question(&request.query)).await
 }
 
 /// POST `/caller/{id}/submit_response`: an answer.
@@ -83,7 +91,7 @@ pub(super) async fn submit_response(State(app): State<Arc<App>>, request: Twilio
             digits: request.digits().to_owned(),
         },
         // Without a question there is no answer, and the survey goes on where it is.
-        None => question(&request),
+        None => question(&request.query),
     };
     step(&app, row, &request, session(&request), event).await
 }
@@ -107,7 +115,8 @@ pub(super) async fn end_session(State(app): State<Arc<App>>, request: TwilioRequ
     let call = request.require_call()?;
     let row = Row { name: "end_session", asker: Asker::Anybody };
     let about = About::Session { id: None, call_sid: Some(call.as_str().to_owned()) };
-    step(&app, row, &request, about, Event::SessionEnded).await
+    let duration_s = request.form.get("CallDuration").and_then(|seconds| seconds.parse().ok());
+    step(&app, row, &request, about, Event::SessionEnded { duration_s }).await
 }
 
 /// POST `/twiml/caller_sessions/{id}/dialing_prohibited`: says why calling is closed.
@@ -176,8 +185,10 @@ pub(super) async fn monitor_start(State(app): State<Arc<App>>, request: TwilioRe
     counted(&app, row.name, begun, Ok(document.into()))
 }
 
-fn question(request: &TwilioRequest) -> Event {
-    Event::Question { call: request.number("call_id"), number: request.index("question_number") }
+/// A question, as a query names it; the first where it names none.
+fn question(query: &Form) -> Event {
+    let number = query.get("question_number").and_then(|number| number.parse().ok()).unwrap_or(0);
+    Event::Question { call: query.get("call_id").and_then(|call| call.parse().ok()), number }
 }
 
 fn session(request: &TwilioRequest) -> About {

@@ -9,11 +9,12 @@ use super::App;
 use super::Fault;
 use super::request::TwilioRequest;
 use super::step::{Answer, Row, step};
-use crate::core::fallback::Asker;
+use crate::core::fallback::{self, Asker};
 use crate::core::step::{Event, LegEnd};
 use crate::store::scene::About;
 
-/// POST /calls/{id}/incoming: somebody, or something, picked up.
+/// POST /calls/{id}/incoming: somebody, or something, picked up. Where Twilio asks for it because it could
+/// not ask for a later document of the leg, that one is given.
 pub(super) async fn incoming(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -21,10 +22,15 @@ pub(super) async fn incoming(
 ) -> Answer {
     let call = request.require_call()?;
     let row = Row { name: "lead_answered", asker: Asker::Lead };
-    let event = Event::Answered {
-        by: request.form.filled("AnsweredBy").map(str::to_owned),
-        in_progress: request.form.get("CallStatus") == Some("in-progress"),
-        call_sid: call.as_str().to_owned(),
+    let failed = fallback::failure(&request.form).map_or("", |failure| failure.step());
+    let event = match failed {
+        "disconnected" => Event::Disconnected { recording: recording(&request) },
+        "play_message" => Event::MessagePlayed,
+        _ => Event::Answered {
+            by: request.form.filled("AnsweredBy").map(str::to_owned),
+            in_progress: request.form.get("CallStatus") == Some("in-progress"),
+            call_sid: call.as_str().to_owned(),
+        },
     };
     step(&app, row, &request, lead_call(&id, &request), event).await
 }
@@ -36,10 +42,8 @@ pub(super) async fn disconnected(
     request: TwilioRequest,
 ) -> Answer {
     let row = Row { name: "lead_disconnected", asker: Asker::Lead };
-    let form = &request.form;
-    let seconds = form.get("RecordingDuration").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let recording = form.filled("RecordingUrl").map(|url| (url.to_owned(), seconds));
-    step(&app, row, &request, lead_call(&id, &request), Event::Disconnected { recording }).await
+    let event = Event::Disconnected { recording: recording(&request) };
+    step(&app, row, &request, lead_call(&id, &request), event).await
 }
 
 /// POST `/calls/{id}/play_message`: the recording that the caller ordered.
@@ -71,6 +75,13 @@ pub(super) async fn call_ended(
     });
     step(&app, row, &request, lead_call(&id, &request), event).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where the talk was recorded, and its seconds.
+fn recording(request: &TwilioRequest) -> Option<(String, i64)> {
+    let form = &request.form;
+    let seconds = form.get("RecordingDuration").and_then(|text| text.parse().ok()).unwrap_or(0);
+    form.filled("RecordingUrl").map(|url| (url.to_owned(), seconds))
 }
 
 fn lead_call(id: &str, request: &TwilioRequest) -> About {

@@ -54,7 +54,9 @@ pub(super) async fn step(
     let answer = match instead(app, row, request) {
         Some(Instead::HangUp) => Ok(documents::hang_up().into()),
         Some(Instead::DialInAgain) => Ok(documents::retry().into()),
-        Some(Instead::EndSession) => take(app, request, &about, &Event::SessionEnded).await,
+        Some(Instead::EndSession) => {
+            take(app, request, &about, &Event::SessionEnded { duration_s: None }).await
+        }
         None => take(app, request, &about, &event).await,
     };
     counted(app, row.name, begun, answer)

@@ -28,6 +28,7 @@ const RECYCLE: Duration = Duration::from_secs(60);
 const CHARGE: Duration = Duration::from_secs(10);
 /// How often work on the store is done that came into somebody's way. Each time waits by itself.
 const TRIES: u32 = 12;
+/// How often what is old is forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
 
 /// Who does the work.
@@ -74,7 +75,8 @@ impl Worker {
             self.clone().carry_out_orders(),
             self.clone().reconcile(),
             self.charge_what_has_ended(),
-            self.keep_house()
+            self.recycle(),
+            self.forget()
         );
     }
 
@@ -89,21 +91,23 @@ impl Worker {
         }
     }
 
-    async fn keep_house(&self) {
-        let mut next_forget = tokio::time::Instant::now() + FORGET;
+    async fn recycle(&self) {
         loop {
             match self.store.recycle().await {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "numbers are available again"),
                 Err(error) => tracing::warn!(%error, "numbers were not recycled"),
             }
-            if tokio::time::Instant::now() >= next_forget {
-                next_forget += FORGET;
-                if let Err(error) = self.store.forget_what_is_old().await {
-                    tracing::warn!(%error, "what is old was not forgotten");
-                }
-            }
             tokio::time::sleep(RECYCLE).await;
+        }
+    }
+
+    async fn forget(&self) {
+        loop {
+            tokio::time::sleep(FORGET).await;
+            if let Err(error) = self.store.forget_what_is_old().await {
+                tracing::warn!(%error, "what is old was not forgotten");
+            }
         }
     }
 

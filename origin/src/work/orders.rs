@@ -114,8 +114,11 @@ impl Worker {
             }
             Err(trouble) => {
                 tracing::warn!(%trouble, call = order.subject, "a call was not placed");
-                let placed =
-                    if trouble.is_the_number() { Placed::NumberRefused } else { Placed::Refused };
+                let placed = match &trouble {
+                    Trouble::NotAsked(_) => Placed::NotSent,
+                    _ if trouble.is_the_number() => Placed::NumberRefused,
+                    _ => Placed::Refused,
+                };
                 let text = trouble.to_string();
                 self.finish(order, Some((&about, Event::Placed(placed))), Some(&text)).await?;
                 Ok("refused")
@@ -152,11 +155,12 @@ impl Worker {
             (None, None) if campaign.detect_machines => (Machines::HangUp, RING_S),
             (None, None) => (Machines::NotTold, RING_S),
         };
+        let url = self.links.lead(call.id, "incoming");
         Dial {
             from: campaign.caller_id.clone(),
             to: call.phone.clone(),
-            url: self.links.lead(call.id, "incoming"),
-            fallback_url: self.links.lead_fallback(call.id, "incoming"),
+            fallback_url: self.links.fallback_of(&url),
+            url,
             status_callback: self.links.lead_ended(call.id),
             ring_s,
             machines,
@@ -208,7 +212,8 @@ impl Worker {
     }
 
     /// Ends a leg that is up although its caller left the conference some seconds ago, and nothing plays to
-    /// it: the lead came in when nobody was there any more, and counts as abandoned.
+    /// it. A lead who came in just before that, or after it, found nobody there and counts as abandoned; who
+    /// had talked by then has only not been told to go.
     async fn let_go(&self, order: Order) -> Result<&'static str, StoreError> {
         let call = retried!(self.lead_call(order.subject).await)?;
         let up = call.filter(|call| {
@@ -223,7 +228,9 @@ impl Worker {
         match asked {
             Ok(()) => {
                 let about = About::LeadCall { id: Some(order.subject), call_sid: None };
-                self.finish(order, Some((&about, Event::LeftAlone)), None).await?;
+                let alone = retried!(self.store.lead_came_in_last(&order).await)?;
+                let left = alone.then_some((&about, Event::LeftAlone));
+                self.finish(order, left, None).await?;
                 Ok("done")
             }
             Err(trouble @ (Trouble::NotAsked(_) | Trouble::Unknown(_)))
@@ -253,7 +260,7 @@ impl Worker {
         let Some(call) = call.filter(wanted) else { return Ok(Ok(())) };
         match (order.kind, call.call_sid) {
             (Kind::PlayMessage, Some(sid)) => {
-                Ok(self.twilio.redirect(&sid, &self.links.lead(call.id, "play_message")).await)
+                Ok(self.redirect(&sid, &self.links.lead(call.id, "play_message")).await)
             }
             (_, Some(sid)) => Ok(self.twilio.hang_up(&sid).await),
             // It is not placed yet, and will not be: or its answer orders this again.
@@ -283,7 +290,11 @@ impl Worker {
             Kind::Part => self.links.first_question(&session),
             _ => self.way_on(&session, &campaign),
         };
-        Ok(self.twilio.redirect(&session.call_sid, &url).await)
+        Ok(self.redirect(&session.call_sid, &url).await)
+    }
+
+    async fn redirect(&self, sid: &str, url: &str) -> Result<(), Trouble> {
+        self.twilio.redirect(sid, url, &self.links.fallback_of(url)).await
     }
 
     /// Where a caller goes on who waits for nothing.

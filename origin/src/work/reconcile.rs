@@ -12,7 +12,6 @@ use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 
 use super::Worker;
-use crate::core::state::CallStage;
 use crate::core::step::{Event, LegEnd, Placed};
 use crate::store::scene::About;
 use crate::store::{Store, StoreError, millis, now_ms};
@@ -54,24 +53,41 @@ impl Worker {
         let pace = (self.patience / 4).clamp(Duration::from_millis(250), Duration::from_secs(5));
         loop {
             tokio::time::sleep(pace.mul_f64(0.75 + fastrand::f64() * 0.5)).await;
-            for done in [self.reconcile_legs().await, self.reconcile_sessions().await] {
-                if let Err(error) = done {
-                    tracing::warn!(%error, "not everything was looked up");
-                }
-            }
+            self.look_up_all().await;
             if let Ok((count, age_ms)) = self.store.orders_waiting().await {
                 self.metrics.orders_waiting(count, age_ms);
             }
         }
     }
 
-    async fn reconcile_legs(self: &Arc<Self>) -> Result<(), StoreError> {
+    /// Looks up whatever is due, a few at a time; after an outage those are many.
+    async fn look_up_all(self: &Arc<Self>) {
+        loop {
+            let (legs, sessions) = (self.reconcile_legs().await, self.reconcile_sessions().await);
+            let mut more = false;
+            for done in [legs, sessions] {
+                match done {
+                    Ok(count) => more |= count >= AT_ONCE,
+                    Err(error) => {
+                        tracing::warn!(%error, "not everything was looked up");
+                        return;
+                    }
+                }
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// How many were looked up.
+    async fn reconcile_legs(self: &Arc<Self>) -> Result<i64, StoreError> {
         let mut looking = JoinSet::new();
         for leg in self.store.legs_to_look_up(self.patience, self.speed).await? {
             let worker = self.clone();
             looking.spawn(async move { worker.reconcile_leg(&leg).await });
         }
-        first_error(looking.join_all().await)
+        all_of(looking.join_all().await)
     }
 
     async fn reconcile_leg(&self, leg: &Leg) -> Result<(), StoreError> {
@@ -119,21 +135,21 @@ impl Worker {
         Ok(None)
     }
 
-    async fn reconcile_sessions(self: &Arc<Self>) -> Result<(), StoreError> {
+    async fn reconcile_sessions(self: &Arc<Self>) -> Result<i64, StoreError> {
         let mut looking = JoinSet::new();
         for session in self.store.sessions_to_look_up(self.patience).await? {
             let worker = self.clone();
             looking.spawn(async move { worker.reconcile_session(&session).await });
         }
-        first_error(looking.join_all().await)
+        all_of(looking.join_all().await)
     }
 
     async fn reconcile_session(&self, session: &Silent) -> Result<(), StoreError> {
         let found = self.twilio.fetch(&session.call_sid).await;
         self.metrics.twilio(found.as_ref().err());
-        let over = match found {
-            Ok(call) => call.is_over(),
-            Err(Trouble::Refused { status: 404, .. }) => true,
+        let (over, duration_s) = match found {
+            Ok(call) => (call.is_over(), call.duration_s()),
+            Err(Trouble::Refused { status: 404, .. }) => (true, None),
             Err(trouble) => {
                 tracing::warn!(%trouble, session = session.id, "a session could not be looked up");
                 return Ok(());
@@ -146,7 +162,7 @@ impl Worker {
             );
             self.metrics.reconciled("session closed");
         }
-        let event = if over { Event::SessionEnded } else { Event::Silent };
+        let event = if over { Event::SessionEnded { duration_s } } else { Event::Silent };
         self.step(&About::Session { id: Some(session.id), call_sid: None }, &event).await
     }
 }
@@ -157,9 +173,10 @@ enum Unseen {
     Store(StoreError),
 }
 
-/// Each was tried; what came of the first that failed.
-fn first_error(all: Vec<Result<(), StoreError>>) -> Result<(), StoreError> {
-    all.into_iter().collect()
+/// Each was tried: how many those were, or why the first failed that did.
+fn all_of(all: Vec<Result<(), StoreError>>) -> Result<i64, StoreError> {
+    let count = i64::try_from(all.len()).unwrap_or(AT_ONCE);
+    all.into_iter().collect::<Result<(), StoreError>>().map(|()| count)
 }
 
 fn end_of(call: &Call) -> LegEnd {
@@ -167,8 +184,8 @@ fn end_of(call: &Call) -> LegEnd {
         call_sid: Some(call.sid.clone()),
         status: call.status.clone(),
         answered_by: call.answered_by.clone(),
-        duration_s: call.duration.as_deref().and_then(|seconds| seconds.parse().ok()),
-        to: call.to.clone(),
+        duration_s: call.duration_s(),
+        to: call.to.clone().unwrap_or_default(),
     }
 }
 
@@ -195,13 +212,12 @@ impl Store {
         let now = now_ms();
         let ago = |time: Duration| now - millis(time);
         let select = "SELECT id, call_sid, phone, stage, dialed_ms FROM lead_calls \
-            WHERE stage <> ? AND ((stage <> 'connected' AND checked_ms <= ? AND (dialed_ms <= ? \
+            WHERE (stage IN ('placing', 'ringing') AND checked_ms <= ? AND (dialed_ms <= ? \
             OR (stage = 'placing' AND call_sid IS NULL AND dialed_ms <= ?))) \
-            OR (stage = 'connected' AND checked_ms <= ? AND connected_ms <= ?)) \
+            OR (stage = 'connected' AND checked_ms <= ? AND connected_ms <= ?) \
             ORDER BY CASE WHEN stage = 'connected' THEN 1 ELSE 0 END, checked_ms LIMIT ?";
         let mut connection = self.reading().await?;
         let legs: Vec<Leg> = sqlx::query_as(select)
-            .bind(CallStage::Over.name())
             .bind(ago(patience))
             .bind(ago(patience + RINGS.div_f64(speed)))
             .bind(ago(patience))
@@ -221,7 +237,8 @@ impl Store {
         let ago = |time: Duration| now_ms() - millis(time);
         let select = "SELECT id, call_sid FROM caller_sessions WHERE on_call = 1 AND (checked_ms <= ? \
             OR (stage IN ('idle', 'offered', 'dialing', 'parting') AND checked_ms <= ?)) \
-            ORDER BY checked_ms LIMIT ?";
+            ORDER BY CASE WHEN stage IN ('idle', 'offered', 'dialing', 'parting') THEN 0 ELSE 1 END, \
+            checked_ms LIMIT ?";
         let mut connection = self.reading().await?;
         let silent: Vec<Silent> = sqlx::query_as(select)
             .bind(ago(patience * NOW_AND_THEN))

@@ -44,6 +44,9 @@ pub struct Gather {
     pub timeout: u32,
     /// How many keys there are, if that is known.
     pub num_digits: Option<u32>,
+    /// Whether Twilio asks the action also where no key was pressed but the last; otherwise it goes on
+    /// behind the Gather.
+    pub on_empty: bool,
     /// What is spoken meanwhile, one `Say` each.
     pub prompts: Vec<String>,
 }
@@ -165,6 +168,9 @@ impl Gather {
         if let Some(digits) = &digits {
             element = element.with_attribute(("numDigits", digits.as_str()));
         }
+        if self.on_empty {
+            element = element.with_attribute(("actionOnEmptyResult", "true"));
+        }
         element
             .with_attributes([
                 ("finishOnKey", finish.as_str()),
@@ -237,6 +243,7 @@ mod tests {
                 finish_on_key: '*',
                 timeout: 10,
                 num_digits: Some(1),
+                on_empty: true,
                 prompts: vec!["Key it in".into()],
             }))
             .then(Verb::Pause(3))
@@ -244,7 +251,7 @@ mod tests {
         assert_eq!(
             document.to_xml(),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Say>Fish &amp; &lt;chips&gt;</Say>\
-             <Gather numDigits=\"1\" finishOnKey=\"*\" timeout=\"10\" method=\"POST\" action=\"/a?b=1&amp;c=2\"><Say>Key it in</Say></Gather>\
+             <Gather numDigits=\"1\" actionOnEmptyResult=\"true\" finishOnKey=\"*\" timeout=\"10\" method=\"POST\" action=\"/a?b=1&amp;c=2\"><Say>Key it in</Say></Gather>\
              <Pause length=\"3\"/><Redirect>/next?x=1&amp;y=2</Redirect></Response>"
         );
     }
