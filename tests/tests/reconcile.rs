@@ -114,6 +114,19 @@ async fn who_is_told_to_come_back_later_does() {
 }
 
 #[tokio::test]
+async fn a_number_that_twilio_was_never_asked_for_may_be_called_at_once() {
+    let twilio = Recorder::default();
+    let world = world(&twilio).await;
+    twilio.refuse(Some((429, 20429)));
+    call_somebody(&world).await;
+    // It is given up at last, and nobody's telephone rang.
+    let given_up = "SELECT COUNT(*) FROM lead_calls WHERE outcome = 'cancelled'";
+    world.until_count(given_up, 1).await.unwrap();
+    let available = "SELECT COUNT(*) FROM households WHERE id = 3 AND place = 'available'";
+    assert_eq!(world.count(available).await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn a_number_that_nothing_came_of_is_available_again_after_its_time() {
     let twilio = Recorder::default();
     let mut world = world(&twilio).await;

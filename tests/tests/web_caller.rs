@@ -240,6 +240,10 @@ async fn t20_a_caller_who_was_given_another_campaign_goes_on_there() {
     let (name, data) = events(&world, PREVIEW_PAGE).await.pop().unwrap();
     assert_eq!((name.as_str(), &data["campaign_name"]), ("caller_reassigned", &"Power".into()));
     assert_eq!((&data["campaign_id"], &data["phone"]), (&2.into(), &"5005550103".into()));
+    // Whoever is given none stops.
+    world.admin(&["caller", "move", "4"]).await.unwrap();
+    world.sql("UPDATE caller_sessions SET stage = 'wrap_up', household_id = NULL").await.unwrap();
+    says_and_hangs_up(&ask(&world, &path, CALL, &[]).await, "nobody has given you a campaign");
 }
 
 #[tokio::test]

@@ -98,6 +98,9 @@ pub(super) struct AccountTerms {
     /// Whether calling is switched off.
     #[arg(long)]
     pub(super) disable_calling: Option<bool>,
+    /// Whether everything is switched off: nobody signs in either.
+    #[arg(long)]
+    pub(super) disable_access: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]

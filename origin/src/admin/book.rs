@@ -37,7 +37,7 @@ pub(super) async fn account(store: &Store, command: Account) -> anyhow::Result<(
         }
         Account::List => {
             let columns = "id, name, plan, minutes_allowed - minutes_used - minutes_pending AS minutes_left, \
-                           callers_allowed AS seats, disable_calling";
+                           callers_allowed AS seats, disable_calling, disable_access";
             table(store, &format!("SELECT {columns} FROM accounts ORDER BY id")).await
         }
     }
@@ -52,7 +52,8 @@ async fn set_terms(
     sqlx::query(
         "UPDATE accounts SET plan = COALESCE(?, plan), provider_status = COALESCE(?, provider_status), \
          minutes_allowed = COALESCE(?, minutes_allowed), callers_allowed = COALESCE(?, callers_allowed), \
-         record_calls = COALESCE(?, record_calls), disable_calling = COALESCE(?, disable_calling) WHERE id = ?",
+         record_calls = COALESCE(?, record_calls), disable_calling = COALESCE(?, disable_calling), \
+         disable_access = COALESCE(?, disable_access) WHERE id = ?",
     )
     .bind(terms.plan.clone())
     .bind(provider)
@@ -60,6 +61,7 @@ async fn set_terms(
     .bind(terms.seats)
     .bind(terms.record.map(i64::from))
     .bind(terms.disable_calling.map(i64::from))
+    .bind(terms.disable_access.map(i64::from))
     .bind(id)
     .execute(writing.connection())
     .await?;

@@ -4,7 +4,9 @@
 //! flags are numbers, and nothing is returned by a statement that changes something.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ const MYSQL_BUSY: [u16; 2] = [1213, 1205];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
     url: String,
+    /// The file, where it is one.
+    file: Option<PathBuf>,
     /// Which database it is.
     pub dialect: Dialect,
 }
@@ -55,7 +59,7 @@ impl FromStr for Database {
             None if !text.is_empty() => Ok(Database::file(Path::new(text))),
             Some(("sqlite", path)) if !path.is_empty() => Ok(Database::file(Path::new(path))),
             Some(("mysql" | "mariadb", rest)) if rest.contains('/') => {
-                Ok(Database { url: format!("mysql://{rest}"), dialect: Dialect::Mysql })
+                Ok(Database { url: format!("mysql://{rest}"), file: None, dialect: Dialect::Mysql })
             }
             // The rest may hold a password.
             Some((scheme, _)) => Err(NotADatabase(format!("{scheme}://…"))),
@@ -78,7 +82,17 @@ impl Database {
             }
         }
         url.push_str("?mode=rwc");
-        Database { url, dialect: Dialect::Sqlite }
+        Database { url, file: Some(path.to_owned()), dialect: Dialect::Sqlite }
+    }
+
+    /// Makes the file and its folder, if there is one and it is not there: for nobody else to read, because
+    /// numbers, PINs and answers are in it. What the database puts beside it is as readable as the file.
+    pub(super) fn make(&self) -> std::io::Result<()> {
+        let Some(file) = self.file.as_deref().filter(|file| !file.exists()) else { return Ok(()) };
+        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        OpenOptions::new().create(true).append(true).mode(0o600).open(file).map(drop)
     }
 
     /// The URL that the driver is given; it may hold a password.
@@ -229,7 +243,21 @@ impl Dialect {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn nobody_else_reads_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new/s.sqlite");
+        let store = super::super::Store::open(&Database::file(&file)).await.unwrap();
+        store.ping().await.unwrap();
+        for name in ["s.sqlite", "s.sqlite-wal", "s.sqlite-shm"] {
+            let mode = std::fs::metadata(file.with_file_name(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
+        }
+    }
 
     #[test]
     fn a_database_is_named_by_a_path_or_a_url() {

@@ -122,6 +122,7 @@ impl Store {
     pub async fn open_with(database: &Database, patience: Duration) -> anyhow::Result<Store> {
         sqlx::any::install_default_drivers();
         let dialect = database.dialect;
+        database.make()?;
         let pool = AnyPoolOptions::new()
             .max_connections(dialect.connections())
             // While it is opened; later nobody waits longer than `PATIENCE` (see `begin`).

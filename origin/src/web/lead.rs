@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use super::App;
 use super::Fault;
 use super::request::TwilioRequest;
-use super::step::{Answer, Row, step};
+use super::step::{Answer, Row, report, step};
 use crate::core::fallback::{self, Asker};
 use crate::core::step::{Event, LegEnd};
 use crate::store::scene::About;
@@ -73,8 +73,7 @@ pub(super) async fn call_ended(
         duration_s: form.get("CallDuration").and_then(|seconds| seconds.parse().ok()),
         to: text("To"),
     });
-    step(&app, row, &request, lead_call(&id, &request), event).await?;
-    Ok(StatusCode::NO_CONTENT)
+    report(&app, row, &request, lead_call(&id, &request), event).await
 }
 
 /// Where the talk was recorded, and its seconds.

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 
 use super::request::{TwilioRequest, edge_delivery};
-use super::step::counted;
-use super::{App, Fault, Twiml};
+use super::step::reported;
+use super::{App, Fault};
 use crate::core::documents;
 use crate::core::links::Links;
 use crate::core::notice::{Keyed, Meaning, Notice};
@@ -44,11 +44,10 @@ pub(super) async fn notices(
     let begun = Instant::now();
     let work = NoticeWork { notice: &notice, links: &app.links, to_do: AtomicBool::new(false) };
     let done = app.store.once(&request.delivery, &work).await;
-    counted(&app, "notices", begun, done.map(Twiml).map_err(Into::into))?;
     if work.to_do.load(Ordering::Acquire) {
         app.orders.notify_one();
     }
-    Ok(StatusCode::NO_CONTENT)
+    reported(&app, "notices", begun, done.map(drop).map_err(Into::into))
 }
 
 /// POST /transfer/{id}/end: a transfer target's leg is over.
@@ -62,8 +61,7 @@ pub(super) async fn transfer_ended(
     let work = TransferEnded { call: call.as_str(), id: &id, status };
     let begun = Instant::now();
     let done = app.store.once(&request.delivery, &work).await;
-    counted(&app, "transfer_ended", begun, done.map(Twiml).map_err(Into::into))?;
-    Ok(StatusCode::NO_CONTENT)
+    reported(&app, "transfer_ended", begun, done.map(drop).map_err(Into::into))
 }
 
 impl Work for NoticeWork<'_> {

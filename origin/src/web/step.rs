@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use axum::http::StatusCode;
 use holdline_twilio::verbs::Response;
 use jiff::Timestamp;
 
@@ -15,6 +16,7 @@ use crate::core::step::Event;
 use crate::store::scene::About;
 use crate::store::{StoreError, Work, Writing};
 
+/// What a request is answered: a document, or why there is none.
 pub(super) type Answer = Result<Twiml, Fault>;
 
 /// A row of the catalogue, as far as the origin cares.
@@ -51,15 +53,49 @@ pub(super) async fn step(
     event: Event,
 ) -> Answer {
     let begun = Instant::now();
-    let answer = match instead(app, row, request) {
+    counted(app, row.name, begun, answer(app, row, request, &about, &event).await)
+}
+
+/// Takes a step for a report, once, and says that it was taken.
+pub(super) async fn report(
+    app: &App,
+    row: Row,
+    request: &TwilioRequest,
+    about: About,
+    event: Event,
+) -> Result<StatusCode, Fault> {
+    let begun = Instant::now();
+    let taken = answer(app, row, request, &about, &event).await;
+    reported(app, row.name, begun, taken.map(drop))
+}
+
+async fn answer(
+    app: &App,
+    row: Row,
+    request: &TwilioRequest,
+    about: &About,
+    event: &Event,
+) -> Answer {
+    match instead(app, row, request) {
         Some(Instead::HangUp) => Ok(documents::hang_up().into()),
         Some(Instead::DialInAgain) => Ok(documents::retry().into()),
         Some(Instead::EndSession) => {
-            take(app, request, &about, &Event::SessionEnded { duration_s: None }).await
+            take(app, request, about, &Event::SessionEnded { duration_s: None }).await
         }
-        None => take(app, request, &about, &event).await,
-    };
-    counted(app, row.name, begun, answer)
+        None => take(app, request, about, event).await,
+    }
+}
+
+/// Counts what was said to a report.
+pub(super) fn reported(
+    app: &App,
+    row: &str,
+    begun: Instant,
+    taken: Result<(), Fault>,
+) -> Result<StatusCode, Fault> {
+    let status = taken.as_ref().err().map_or(StatusCode::NO_CONTENT, Fault::status);
+    app.metrics.request(row, status.as_u16(), begun.elapsed().as_secs_f64());
+    taken.map(|()| status)
 }
 
 /// Counts an answer.

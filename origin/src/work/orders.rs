@@ -174,6 +174,10 @@ impl Worker {
             Kind::HangUp | Kind::PlayMessage => retried!(self.command_lead(order).await)?,
             _ => retried!(self.command_caller(order).await)?,
         };
+        let Some(asked) = asked else {
+            self.finish(order, None, None).await?;
+            return Ok("not needed");
+        };
         self.metrics.twilio(asked.as_ref().err());
         match asked {
             Ok(()) => {
@@ -221,7 +225,7 @@ impl Worker {
         });
         let Some(sid) = up.and_then(|call| call.call_sid) else {
             self.finish(order, None, None).await?;
-            return Ok("not sent");
+            return Ok("not needed");
         };
         let asked = self.twilio.hang_up(&sid).await;
         self.metrics.twilio(asked.as_ref().err());
@@ -250,38 +254,43 @@ impl Worker {
         writing.lead_call(Some(id)).await
     }
 
-    async fn command_lead(&self, order: Order) -> Result<Result<(), Trouble>, StoreError> {
+    /// What Twilio said to it; nothing if it need not be asked.
+    async fn command_lead(&self, order: Order) -> Result<Option<Result<(), Trouble>>, StoreError> {
         let call = self.lead_call(order.subject).await?;
         // A leg that should be hung up on is, whatever we take it for: Twilio knows whether it is over.
         let wanted = |call: &LeadCall| match order.kind {
             Kind::HangUp => true,
             _ => call.stage == CallStage::Connected && call.outcome != Some(Outcome::Delivered),
         };
-        let Some(call) = call.filter(wanted) else { return Ok(Ok(())) };
-        match (order.kind, call.call_sid) {
-            (Kind::PlayMessage, Some(sid)) => {
-                Ok(self.redirect(&sid, &self.links.lead(call.id, "play_message")).await)
+        let Some(call) = call.filter(wanted) else { return Ok(None) };
+        // If it is not placed yet it will not be, or its answer orders this again.
+        let Some(sid) = call.call_sid else { return Ok(None) };
+        Ok(Some(match order.kind {
+            Kind::PlayMessage => {
+                self.redirect(&sid, &self.links.lead(call.id, "play_message")).await
             }
-            (_, Some(sid)) => Ok(self.twilio.hang_up(&sid).await),
-            // It is not placed yet, and will not be: or its answer orders this again.
-            (_, None) => Ok(Ok(())),
-        }
+            _ => self.twilio.hang_up(&sid).await,
+        }))
     }
 
-    async fn command_caller(&self, order: Order) -> Result<Result<(), Trouble>, StoreError> {
+    /// The same for a caller.
+    async fn command_caller(
+        &self,
+        order: Order,
+    ) -> Result<Option<Result<(), Trouble>>, StoreError> {
         let mut writing = self.store.begin().await?;
         let found = writing.session_and_campaign(order.subject).await?;
         drop(writing);
-        let Some((session, campaign)) = found else { return Ok(Ok(())) };
+        let Some((session, campaign)) = found else { return Ok(None) };
         // What was ordered of a caller who is at something else by now would tear them off it.
         let wanted = match order.kind {
-            Kind::EndCaller => return Ok(self.twilio.hang_up(&session.call_sid).await),
+            Kind::EndCaller => return Ok(Some(self.twilio.hang_up(&session.call_sid).await)),
             Kind::MoveOn => session.stage == Stage::Idle,
             Kind::Part => session.stage == Stage::Parting,
             _ => matches!(session.stage, Stage::Talking | Stage::WrapUp),
         };
         if !wanted {
-            return Ok(Ok(()));
+            return Ok(None);
         }
         let url = match order.kind {
             Kind::SayMessageFailed => self.links.step(&session, "play_message_error"),
@@ -290,7 +299,7 @@ impl Worker {
             Kind::Part => self.links.first_question(&session),
             _ => self.way_on(&session, &campaign),
         };
-        Ok(self.redirect(&session.call_sid, &url).await)
+        Ok(Some(self.redirect(&session.call_sid, &url).await))
     }
 
     async fn redirect(&self, sid: &str, url: &str) -> Result<(), Trouble> {
