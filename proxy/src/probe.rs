@@ -56,7 +56,7 @@ impl Prober {
     /// Probes one upstream for ever.
     pub async fn run(&self, upstream: Upstream) {
         // Edges that restart together must not probe together.
-        tokio::time::sleep(self.pace().interval.mul_f64(chance())).await;
+        tokio::time::sleep(self.pace().0.interval.mul_f64(chance())).await;
         let late = Arc::new(Semaphore::new(MOST_LATE));
         loop {
             let target = self.current.load().relay.targets[upstream.index()].clone();
@@ -108,8 +108,9 @@ impl Prober {
         });
     }
 
-    fn pace(&self) -> Pace {
-        self.current.load().pace
+    /// The pace, and how many good probes bring an upstream back.
+    fn pace(&self) -> (Pace, u32) {
+        (self.current.load().pace, self.watch.thresholds().rise)
     }
 
     /// Waits until the next probe is due. The pace changes the moment the verdict does.
@@ -117,7 +118,8 @@ impl Prober {
         let share = chance();
         loop {
             let changed = self.watch.changed(upstream);
-            let wait = self.pace().wait(self.watch.health().of(upstream), self.clock.now());
+            let (pace, rise) = self.pace();
+            let wait = pace.wait(self.watch.health().of(upstream), rise, self.clock.now());
             let due = since + jittered(wait, JITTER, share);
             let left = due.since(self.clock.now());
             tokio::select! {

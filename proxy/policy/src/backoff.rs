@@ -19,6 +19,11 @@ impl Backoff {
         let factor = 1u32.checked_shl(tries).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.cap)
     }
+
+    /// Whether the wait after `tries` tries is as long as it gets.
+    pub fn is_longest(&self, tries: u32) -> bool {
+        self.wait(tries) == self.cap
+    }
 }
 
 /// Shortens `wait` by up to `share` (0 to 1) of itself. `chance` is a number drawn evenly from 0 to 1.

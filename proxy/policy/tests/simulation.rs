@@ -207,7 +207,7 @@ impl World {
                 Event::ProbeEnds(upstream, good) => {
                     let grade = if good { Grade::Good } else { Grade::Bad };
                     self.observe(upstream, Observation::Probe(grade));
-                    let wait = PACE.wait(&self.verdicts[upstream], self.now);
+                    let wait = PACE.wait(&self.verdicts[upstream], LIMITS.rise, self.now);
                     let wait = jittered(wait, 0.2, self.chance.unit());
                     self.after(wait, Event::Probe(upstream));
                 }

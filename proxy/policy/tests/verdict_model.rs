@@ -11,7 +11,10 @@
 //!   `evidence`;
 //! - it comes on trial only after `rise` good probes in a row and its whole hold-down, or after a visit
 //!   that ended well although probes failed;
-//! - no hold-down is longer than the cap, the first is none, and flaps are forgotten in time;
+//! - no hold-down is longer than the cap, the first is none, no more flaps are remembered than lengthen
+//!   it, and they are forgotten in time;
+//! - nothing counts as stuck on the word of one call;
+//! - a row goes down only after `fall` bad attempts at it in a row, refusals among them, of two calls;
 //! - no more attempts hang than do, at the upstream and at each row;
 //! - a row that was out comes back when it does not fail any longer, be it asked or not, and whatever was
 //!   never heard of again;
@@ -26,7 +29,7 @@
     reason = "a test that cannot go on fails"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdline_policy::backoff::Backoff;
@@ -45,6 +48,10 @@ const ROWS: u64 = 4;
 struct Seen {
     /// Every attempt that ended: when, how, which call.
     live: Vec<(Moment, Grade, u64)>,
+    /// The same by row, with refusals, which are the row's alone.
+    rows: BTreeMap<RowId, Vec<(Grade, u64)>>,
+    /// Rows that came back for want of visits, and have not been seen to work since.
+    untested: BTreeSet<RowId>,
     /// Every probe since the last change to trial.
     probes: Vec<Grade>,
     /// Since when attempts count: a trial begins the count of those in a row anew.
@@ -59,6 +66,8 @@ struct Life {
     belief: Belief,
     seen: Seen,
     slow: Vec<Attempt>,
+    /// The calls that turned slow since anything ended well.
+    slow_calls: BTreeSet<u64>,
     barred: bool,
     host_from: Moment,
     /// Whether attempts hang that are heard of no more.
@@ -68,6 +77,13 @@ struct Life {
     phase: Phase,
     told: BTreeMap<&'static str, u64>,
     longest_hold_down: Duration,
+    /// As many flaps as may be remembered.
+    most_flaps: u32,
+}
+
+/// How many flaps lengthen the hold-down.
+fn flaps_that_count(limits: &Thresholds) -> u32 {
+    1 + (0..).find(|tries| limits.hold_down.is_longest(*tries)).expect("it doubles up to the cap")
 }
 
 fn ms(n: u64) -> Duration {
@@ -111,6 +127,7 @@ impl Life {
             belief: Belief::new(now),
             seen: Seen::default(),
             slow: Vec::new(),
+            slow_calls: BTreeSet::new(),
             barred: false,
             host_from: Moment::default(),
             unheard: false,
@@ -118,6 +135,7 @@ impl Life {
             phase: Phase::Well,
             told: BTreeMap::new(),
             longest_hold_down: limits.hold_down.cap,
+            most_flaps: flaps_that_count(&limits),
             chance,
         }
     }
@@ -178,6 +196,7 @@ impl Life {
     fn attempt_turns_slow(&mut self) {
         let attempt = self.attempt(2500);
         self.slow.push(attempt);
+        self.slow_calls.insert(attempt.call);
         self.see(Observation::Slow(attempt));
     }
 
@@ -200,6 +219,7 @@ impl Life {
     fn reload(&mut self) {
         self.limits = thresholds(&mut self.chance);
         self.longest_hold_down = self.longest_hold_down.max(self.limits.hold_down.cap);
+        self.most_flaps = self.most_flaps.max(flaps_that_count(&self.limits));
     }
 
     fn is_taken_over(&mut self) {
@@ -232,6 +252,14 @@ impl Life {
             Observation::Live { attempt, .. } if attempt.started < self.host_from => {}
             Observation::Live { grade, attempt, .. } => {
                 self.seen.live.push((self.now, grade, attempt.call));
+                if grade == Grade::Good {
+                    self.slow_calls.clear();
+                    self.seen.untested.remove(&attempt.row);
+                }
+                self.seen.rows.entry(attempt.row).or_default().push((grade, attempt.call));
+            }
+            Observation::Rejected { attempt, .. } if attempt.started >= self.host_from => {
+                self.seen.rows.entry(attempt.row).or_default().push((Grade::Bad, attempt.call));
             }
             _ => {}
         }
@@ -239,8 +267,14 @@ impl Life {
         self.belief
             .step(seen, self.now, &self.limits, |subject, change| told.push((subject, change)));
         for (subject, change) in &told {
-            if *subject == Subject::Upstream {
-                self.is_justified(*change, seen);
+            match subject {
+                Subject::Upstream => self.is_justified(*change, seen),
+                Subject::Row(row) => {
+                    self.is_justified_of_row(*row, *change);
+                    if change.reason == Reason::Untested {
+                        self.seen.untested.insert(*row);
+                    }
+                }
             }
         }
         self.check_told(&told);
@@ -275,6 +309,7 @@ impl Life {
             let most = self.longest_hold_down.max(ms(3000));
             assert!(hold_down <= most, "seed {seed:#x}: {hold_down:?}");
         }
+        assert!(verdict.flaps() <= self.most_flaps, "seed {seed:#x}: {}", verdict.flaps());
         let out = matches!(verdict.phase(), Phase::Stuck | Phase::Down { .. });
         assert!(
             !out || self.belief.rows().count() == 0,
@@ -330,6 +365,9 @@ impl Life {
                 self.seen.probes.clear();
                 self.seen.live_counts_from = self.seen.live.len();
             }
+            Phase::Stuck => {
+                assert!(self.slow_calls.len() >= 2, "seed {seed:#x}: one call's word");
+            }
             Phase::Well if matches!(change.from, Phase::Trial { .. }) => {
                 // What a row does that fails alone is not the trial's.
                 let live = &self.seen.live[self.seen.live_counts_from..];
@@ -341,6 +379,29 @@ impl Life {
             }
             _ => {}
         }
+    }
+
+    fn is_justified_of_row(&self, row: RowId, change: Change) {
+        let (Phase::Down { .. }, Reason::BadAttempts(n)) = (change.to, change.reason) else {
+            return;
+        };
+        let seed = self.seed;
+        let of_row = self.seen.rows.get(&row).map_or(&[][..], Vec::as_slice);
+        let bad: Vec<u64> = of_row
+            .iter()
+            .rev()
+            .take_while(|(grade, _)| *grade == Grade::Bad)
+            .map(|(_, call)| *call)
+            .collect();
+        assert!(n >= self.limits.fall, "seed {seed:#x}: {row:?}");
+        // What nobody has seen work since it came back goes again at the first failure.
+        if self.seen.untested.contains(&row) {
+            assert!(!bad.is_empty(), "seed {seed:#x}: {row:?}");
+            return;
+        }
+        assert!(bad.len() as u32 >= n, "seed {seed:#x}: {row:?} {bad:?}");
+        let one = bad.iter().all(|call| *call == bad[0]);
+        assert!(!one, "seed {seed:#x}: {row:?} is down on one call's word");
     }
 
     fn goes_down(&mut self, change: Change, until: Moment) {

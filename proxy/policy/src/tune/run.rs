@@ -239,7 +239,8 @@ impl<W: World> Edge<'_, W> {
     }
 
     fn wait_for_the_next_probe(&mut self) {
-        let wait = self.set.pace.wait(self.belief.upstream(), self.now);
+        let rise = self.set.thresholds.rise;
+        let wait = self.set.pace.wait(self.belief.upstream(), rise, self.now);
         let wait = jittered(wait, JITTER, self.chance.unit());
         self.after(wait, Due::Probe);
     }

@@ -182,7 +182,7 @@ impl Verdict {
         self.proven
     }
 
-    /// How often it went down lately.
+    /// How often it went down lately, up to as often as makes a difference.
     pub fn flaps(&self) -> u32 {
         self.flaps
     }
@@ -265,7 +265,9 @@ impl Verdict {
         match to {
             Phase::Down { .. } if !same => {
                 let came_back = !matches!(self.phase, Phase::Trial { .. });
-                self.flaps = self.flaps.saturating_add(u32::from(came_back));
+                // What can be held down no longer for it would only be remembered longer.
+                let counts = self.flaps == 0 || !limits.hold_down.is_longest(self.flaps - 1);
+                self.flaps += u32::from(came_back && counts);
                 self.flap_forgotten = now;
                 self.probes.good = 0;
                 // What served before is no witness of what comes.
