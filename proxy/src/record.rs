@@ -41,8 +41,10 @@ pub struct Record {
     pub call: Option<CallSid>,
     /// Cloudflare's name for the request.
     pub ray: Option<String>,
-    /// The attempts, in order.
+    /// The attempts that have ended, in order.
     pub attempts: Vec<AttemptNote>,
+    /// Whether the origin was asked, however that ended.
+    pub origin_was_asked: bool,
     /// Why no further attempt was made.
     pub stopped: Option<Stopped>,
     /// What became of a hold token.
@@ -75,6 +77,7 @@ impl Record {
             call: None,
             ray: None,
             attempts: Vec::new(),
+            origin_was_asked: false,
             stopped: None,
             token: None,
             reported: None,

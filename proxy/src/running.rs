@@ -137,11 +137,11 @@ impl Running {
                 told = signals.next() => match told {
                     Told::Stop => break,
                     Told::Upgrade => None,
-                    Told::Reload => {
-                        // What came of it is in the log.
-                        let _ = self.parts.reload.now().await;
-                        continue;
-                    }
+                    Told::Reload => match self.reload(&mut signals).await {
+                        Some(Told::Stop) => break,
+                        Some(Told::Upgrade) => None,
+                        _ => continue,
+                    },
                 },
                 asked = self.upgrades.recv() => asked,
                 Some(ended) = self.accepting.public.join_next() => {
@@ -257,6 +257,31 @@ impl Running {
             sockets.push((Plane::Public(*address), socket));
         }
         Ok(sockets)
+    }
+
+    /// Reads the configuration again; it may be on a disk that hangs, and nobody is kept from stopping the
+    /// process by that. Gives what it was told meanwhile, besides to do that once more.
+    async fn reload(&self, signals: &mut Signals) -> Option<Told> {
+        loop {
+            let (mut again, mut upgrade) = (false, None);
+            let reload = self.parts.reload.now();
+            tokio::pin!(reload);
+            loop {
+                tokio::select! {
+                    // What came of it is in the log.
+                    _ = &mut reload => break,
+                    told = signals.next() => match told {
+                        Told::Stop => return Some(Told::Stop),
+                        Told::Reload => again = true,
+                        // The new process reads it by itself.
+                        Told::Upgrade => upgrade = Some(Told::Upgrade),
+                    },
+                }
+            }
+            if upgrade.is_some() || !again {
+                return upgrade;
+            }
+        }
     }
 
     /// Ends what was begun, after another process has taken over. False if that one has ended first.

@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use holdline_policy::Upstream;
@@ -162,7 +162,12 @@ impl Keeper {
     }
 
     fn keep(&self) -> io::Result<()> {
-        let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        // While a disk hangs, one thread hangs with it and no more.
+        let _keeping = match self.keeping.try_lock() {
+            Ok(keeping) => keeping,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+        };
         if self.left.load(Ordering::Acquire) {
             return Ok(());
         }

@@ -249,6 +249,26 @@ async fn an_origin_that_fails_visits_is_left_alone_and_returns() {
 }
 
 #[tokio::test]
+async fn an_origin_that_goes_on_failing_is_tried_seldom() {
+    // Its probes are well, and two rows take turns: each trial costs somebody a second asking.
+    let world =
+        World::start(Part::StandIn(Manner::Html), Part::StandIn(Manner::Answers)).await.unwrap();
+    let rows = ["/callin/create", "/caller/7/callin_choice?session_id=1"];
+    for n in 1..=3 {
+        visit(&world, rows[n % 2], n as u64).await;
+    }
+    world.until_status(|status| status["upstreams"]["origin"]["flaps"] == 1).await.unwrap();
+    let (begun, before) = (Instant::now(), world.origin.reached().len());
+    for n in 10..400 {
+        let (_, by) = document(visit(&world, rows[n % 2], n as u64).await, DEADLINE);
+        assert_eq!(by, "monitor");
+    }
+    let tried = world.origin.reached().len() - before;
+    let allowed = 2.0 + 2.0 * begun.elapsed().as_secs_f64();
+    assert!(tried as f64 <= allowed, "{tried} of 390 visits, {allowed} at the most");
+}
+
+#[tokio::test]
 async fn an_origin_that_is_wholly_sick_is_not_asked() {
     let world =
         World::start(Part::StandIn(Manner::Sick), Part::StandIn(Manner::Answers)).await.unwrap();

@@ -447,6 +447,28 @@ async fn a_disk_that_fails_costs_the_journal_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn what_the_origin_was_not_asked_is_written_down() {
+    let world = World::start(ANSWERS, ANSWERS).await.unwrap();
+    visit(&world, "/callin/create", 1).await;
+    let said = world.tool(&["stance", "canned", "--for", "10m"]).await.unwrap();
+    assert_eq!(said.code, 0, "{said:?}");
+    for n in 2..6 {
+        assert_eq!(visit(&world, "/callin/create", n).await, "canned");
+    }
+    let report = world.post("/calls/7/call_ended", &form(&call_sid(9), &[])).await;
+    assert_eq!(report.result.unwrap().status, 204);
+    let of = |entries: &[Value], row: &str| -> u64 {
+        let of_row = entries.iter().filter(|entry| entry["row"] == row);
+        of_row.map(|entry| entry["n"].as_u64().unwrap()).sum()
+    };
+    let unasked = |entries: &[Value]| (of(entries, "callin_create"), of(entries, "call_ended"));
+    until_written(&world, &["--kind", "unasked"], |entries| unasked(entries) == (4, 1)).await;
+    // And with so much of it nothing is recommended.
+    let said = world.tool(&["tune", "--set", "fall=2"]).await.unwrap();
+    assert!(said.out.contains("Nothing is recommended"), "{}", said.out);
+}
+
+#[tokio::test]
 async fn thresholds_are_tuned_by_what_was_seen() {
     let more = "[health]\nfall = 6\nwindow_minimum = 1000";
     let world = World::plan(ANSWERS, ANSWERS).more(more).start().await.unwrap();
@@ -501,6 +523,8 @@ async fn thresholds_are_tuned_by_what_was_seen() {
     assert!(said.out.contains("(in force)") && said.out.contains("ecommended"), "{}", said.out);
     let said = world.tool(&["tune", "--set", "slow_after=2s"]).await.unwrap();
     assert!(said.err.contains("does not say how long good answers took"), "{}", said.err);
+    let said = world.tool(&["tune", "--set", "slow_percent=10"]).await.unwrap();
+    assert!(said.err.contains("slow_percent: the journal does not say"), "{}", said.err);
     let said = world.tool(&["tune", "--set", "fall=0"]).await.unwrap();
     assert!(said.err.contains("fall: must be a whole number between 1 and 100"), "{}", said.err);
 }

@@ -141,10 +141,16 @@ async fn the_certificate_is_chosen_by_name_and_read_again_when_it_changes() {
     assert!(expiry.unwrap() > 1e9);
 
     let kept = client.connect(world.public(), "edge.test").await.unwrap();
-    authority.issue(&["edge.test"], "edge", folder.path()).unwrap();
+    // The new one names other hosts first; the old one is not shown any more, and not watched for its end.
+    authority.issue(&["www.edge.test", "edge.test"], "edge", folder.path()).unwrap();
     world.until_metric("holdline_certificate_reads_total", "read", 1.0).await.unwrap();
     let renewed = met("edge.test").await.unwrap();
     assert_ne!(renewed, edge);
+    let (_, metrics) = world.get_admin("/metrics").await.unwrap();
+    let shown: Vec<&str> =
+        metrics.lines().filter(|line| line.starts_with("holdline_certificate_expiry")).collect();
+    assert!(shown.iter().any(|line| line.contains("\"www.edge.test\"")), "{shown:?}");
+    assert!(!shown.iter().any(|line| line.contains("\"edge.test\"")), "{shown:?}");
     // Files that cannot be used change nothing.
     std::fs::write(folder.path().join("edge.key"), "no key").unwrap();
     world.until_metric("holdline_certificate_reads_total", "failed", 1.0).await.unwrap();

@@ -32,7 +32,7 @@ pub struct HistoryArguments {
     /// Only what is about this row.
     #[arg(long, value_name = "NAME")]
     row: Option<String>,
-    /// Only these kinds: probe, run, live, slow, dropped, change, stance, drill, process. Without it, what
+    /// Only these kinds: probe, run, unasked, live, slow, dropped, change, stance, drill, process. Without it, what
     /// people look for first: change (without the mere doubts of rows), stance, drill, process. "all" for
     /// all.
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
@@ -145,6 +145,7 @@ fn in_words(entry: &Entry) -> String {
     let rest = match &entry.what {
         What::Probe { result, ms, .. } => format!("{result}, {ms} ms"),
         What::Run { n, ms, .. } => format!("{n} good in {ms} ms"),
+        What::Unasked { n, ms, .. } => format!("{n} not asked in {ms} ms"),
         What::Live { outcome, call, ms, slow, .. } => {
             let slow = if *slow { ", slow" } else { "" };
             format!("{outcome}, {ms} ms{slow}, call {call}")

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use super::client::Client;
@@ -149,8 +150,7 @@ pub async fn drill(arguments: DrillArguments) -> anyhow::Result<String> {
         "for_ms": millis(time),
     });
     // From here on an interrupt ends the drill, whenever it comes.
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
+    let mut interrupts = signal(SignalKind::interrupt())?;
     let begun = client.post("/drill", Bytes::from(order.to_string())).await?;
     if arguments.detach {
         return shown(&begun, arguments.json);
@@ -166,7 +166,7 @@ pub async fn drill(arguments: DrillArguments) -> anyhow::Result<String> {
     };
     let report = tokio::select! {
         ended = ended => ended?,
-        _ = &mut interrupted => stopped(&client, &begun).await?,
+        _ = interrupts.recv() => stopped(&client, &begun).await?,
     };
     shown(&report, arguments.json)
 }

@@ -44,6 +44,18 @@ pub enum What {
         /// For how long, in milliseconds.
         ms: u64,
     },
+    /// Visits were answered, or kept, without it having been asked, in the time before: it was left alone,
+    /// barred, or had no place left.
+    Unasked {
+        /// Who was not asked.
+        upstream: Name,
+        /// For which row.
+        row: Name,
+        /// How many.
+        n: u32,
+        /// For how long, in milliseconds.
+        ms: u64,
+    },
     /// An attempt ended that tells more: badly, or late.
     Live {
         /// Whom it asked.
@@ -198,6 +210,7 @@ impl What {
         match self {
             What::Probe { .. } => "probe",
             What::Run { .. } => "run",
+            What::Unasked { .. } => "unasked",
             What::Live { .. } => "live",
             What::Slow { .. } => "slow",
             What::Dropped { .. } => "dropped",
@@ -209,14 +222,17 @@ impl What {
     }
 
     /// Every kind there is.
-    pub const KINDS: [&'static str; 9] =
-        ["probe", "run", "live", "slow", "dropped", "change", "stance", "drill", "process"];
+    pub const KINDS: [&'static str; 10] = [
+        "probe", "run", "unasked", "live", "slow", "dropped", "change", "stance", "drill",
+        "process",
+    ];
 
     /// Whom it is about.
     pub fn upstream(&self) -> Option<&str> {
         match self {
             What::Probe { upstream, .. }
             | What::Run { upstream, .. }
+            | What::Unasked { upstream, .. }
             | What::Live { upstream, .. }
             | What::Slow { upstream, .. }
             | What::Dropped { upstream, .. }
@@ -229,6 +245,7 @@ impl What {
     pub fn row(&self) -> Option<&str> {
         match self {
             What::Run { row, .. }
+            | What::Unasked { row, .. }
             | What::Live { row, .. }
             | What::Slow { row, .. }
             | What::Dropped { row, .. } => Some(row),

@@ -153,7 +153,7 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<(PathBuf, u64, SystemTime)>>
     let mut segments = Vec::new();
     for file in std::fs::read_dir(folder)? {
         let file = file?;
-        if is_ours(&file.file_name().to_string_lossy()) {
+        if named(&file.path()).is_some() {
             let about = file.metadata()?;
             segments.push((file.path(), about.len(), about.modified()?));
         }
@@ -162,12 +162,15 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<(PathBuf, u64, SystemTime)>>
     Ok(segments)
 }
 
-/// Whether a file is a segment, by its name: time, process, number.
-fn is_ours(name: &str) -> bool {
-    let Some(name) = name.strip_suffix(ENDING) else { return false };
+/// When a segment was begun, in milliseconds since 1970, and by which process; none if it is not ours.
+pub(super) fn named(path: &Path) -> Option<(u64, u64)> {
+    let name = path.file_name()?.to_str()?.strip_suffix(ENDING)?;
     let parts: Vec<&str> = name.split('-').collect();
-    let digits = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    parts.len() == 3 && parts.iter().all(digits) && parts[0].len() >= 13
+    let [began, process, number] = parts.as_slice() else { return None };
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let ours = began.len() >= 13 && [began, process, number].iter().all(|part| digits(part));
+    number.parse::<u64>().ok().filter(|_| ours)?;
+    Some((began.parse().ok()?, process.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -391,9 +391,11 @@ impl Listener {
 
 impl Manner {
     fn of(config: ListenerConfig, address: SocketAddr, metrics: &Metrics) -> Manner {
-        let tls = config.tls.map(|(files, identity)| {
-            metrics.certificates(address, &identity);
-            Tls { stamp: identity.stamp, files, acceptor: identity.config.into() }
+        metrics.certificates(address, config.tls.as_ref().map(|(_, identity)| identity));
+        let tls = config.tls.map(|(files, identity)| Tls {
+            stamp: identity.stamp,
+            files,
+            acceptor: identity.config.into(),
         });
         Manner { tls, proxy_protocol: config.proxy_protocol, http2: config.http2 }
     }

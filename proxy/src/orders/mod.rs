@@ -9,7 +9,7 @@ mod drill;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use holdline_policy::{Moment, Phase, Row, Stance, Upstream};
@@ -40,8 +40,18 @@ pub struct Order {
     pub until_ms: u64,
 }
 
-/// Stances by row, each with its end in milliseconds since 1970; that for all rows under no name.
-type Stances = BTreeMap<String, (Stance, u64)>;
+/// Stances by row; that for all rows under no name.
+type Stances = BTreeMap<String, InForce>;
+
+/// A stance and its end: by the clock, and by the time that has passed here, so that no clock that is
+/// put back makes it last longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct InForce {
+    stance: Stance,
+    /// In milliseconds since 1970.
+    until_ms: u64,
+    ends: Instant,
+}
 
 /// What is ordered.
 #[derive(Debug)]
@@ -128,9 +138,8 @@ impl Orders {
     pub fn stance(&self, row: &str) -> Stance {
         let stances = self.stances.load();
         let Some(stances) = stances.as_ref() else { return Stance::Automatic };
-        let now = unix_ms();
-        let in_force = |name| stances.get(name).filter(|(_, until)| *until > now);
-        in_force(row).or_else(|| in_force("")).map_or(Stance::Automatic, |(stance, _)| *stance)
+        let in_force = |name| stances.get(name).filter(|order| !order.is_over());
+        in_force(row).or_else(|| in_force("")).map_or(Stance::Automatic, |order| order.stance)
     }
 
     /// The drill that a visit to a row takes part in. `call` tells calls apart: a call takes part as a whole.
@@ -169,7 +178,7 @@ impl Orders {
                 (Stance::Automatic, Some(_)) if !stances.contains_key("") => {
                     stances.remove(name);
                 }
-                _ => drop(stances.insert(name.to_owned(), (stance, until_ms))),
+                _ => drop(stances.insert(name.to_owned(), InForce::until(stance, until_ms))),
             }
         });
         self.write_down(&order, "ordered");
@@ -178,14 +187,13 @@ impl Orders {
 
     /// The stances in force.
     pub fn stances(&self) -> Vec<Order> {
-        let now = unix_ms();
         let stances = self.stances.load();
         let in_force = stances.iter().flat_map(|stances| stances.iter());
-        let in_force = in_force.filter(|(_, (_, until))| *until > now);
-        let order = |(row, (stance, until_ms)): (&String, &(Stance, u64))| Order {
-            stance: stance.name().to_owned(),
+        let in_force = in_force.filter(|(_, order)| !order.is_over());
+        let order = |(row, order): (&String, &InForce)| Order {
+            stance: order.stance.name().to_owned(),
             row: Some(row).filter(|row| !row.is_empty()).cloned(),
-            until_ms: *until_ms,
+            until_ms: order.until_ms,
         };
         in_force.map(order).collect()
     }
@@ -258,7 +266,7 @@ impl Orders {
             for order in ordered.stances.iter().filter(|order| order.until_ms > now) {
                 if let Some(stance) = Stance::named(&order.stance) {
                     let row = order.row.clone().unwrap_or_default();
-                    stances.insert(row, (stance, order.until_ms.min(latest(now))));
+                    stances.insert(row, InForce::until(stance, order.until_ms.min(latest(now))));
                 }
             }
         });
@@ -318,30 +326,21 @@ impl Orders {
     }
 
     fn end_stances(&self) {
-        let now = unix_ms();
         let stances = self.stances.load();
         let Some(stances) = stances.as_ref() else { return };
-        let ends = |until: u64| until <= now;
-        let rule_ends = stances.get("").is_none_or(|(_, until)| ends(*until));
+        let rule_ends = stances.get("").is_none_or(InForce::is_over);
         // An exception ends with its rule.
-        let is_over = |(stance, until): (Stance, u64)| {
-            ends(until) || (stance == Stance::Automatic && rule_ends)
-        };
+        let is_over =
+            |order: &InForce| order.is_over() || (order.stance == Stance::Automatic && rule_ends);
         let over: Vec<String> = stances
             .iter()
-            .filter(|(_, order)| is_over(**order))
+            .filter(|(_, order)| is_over(order))
             .map(|(row, _)| row.clone())
             .collect();
         if over.is_empty() {
-            // A clock that was put back makes no order last longer than it may.
-            if stances.values().any(|(_, until)| *until > latest(now) + 1000) {
-                self.change(|stances| {
-                    stances.values_mut().for_each(|(_, until)| *until = (*until).min(latest(now)));
-                });
-            }
             return;
         }
-        self.change(|stances| stances.retain(|_, order| !is_over(*order)));
+        self.change(|stances| stances.retain(|_, order| !is_over(order)));
         for row in over {
             let stance = self.stance(&row).name().to_owned();
             let row = Some(row).filter(|row| !row.is_empty());
@@ -407,6 +406,19 @@ impl Orders {
             self.metrics.stance.with_label_values(&[stance.name()]).set(shown.into());
         }
         self.metrics.drill_active.set(self.drill.load().is_some().into());
+    }
+}
+
+// === impl InForce ===
+
+impl InForce {
+    fn until(stance: Stance, until_ms: u64) -> InForce {
+        let left = Duration::from_millis(until_ms.saturating_sub(unix_ms()));
+        InForce { stance, until_ms, ends: Instant::now() + left.min(LONGEST_STANCE) }
+    }
+
+    fn is_over(&self) -> bool {
+        self.until_ms <= unix_ms() || self.ends <= Instant::now()
     }
 }
 

@@ -93,6 +93,7 @@ impl Relay {
                 slow_at[upstream.index()] = Some(now + HOLD_AFTER);
                 let drill = drill.clone().filter(|drill| drill.upstream() == upstream);
                 let errand = self.errand(question, upstream, slot, slice, now, judge);
+                record.origin_was_asked |= upstream == Upstream::Origin;
                 race.begin(self, Errand { drill, ..errand });
                 if course.may_ask_alongside() {
                     patience.next_at = Some(now + slice);

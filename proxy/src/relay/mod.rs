@@ -155,6 +155,11 @@ impl Relay {
             Kind::Asynchronous => self.deliver(&mut question, record).await,
             Kind::Synchronous | Kind::Media => self.steer(&mut question, record).await,
         };
+        // What it would have said nobody knows.
+        let could_be_asked = question.row.chain.contains(&Upstream::Origin);
+        if could_be_asked && !record.origin_was_asked && question.held.is_none() {
+            self.row_watches[question.visit.row].count_unasked();
+        }
         self.tell(&question, &answer);
         // Who is told that a report was not taken may come again, and is not told the same from memory.
         if let Some(first) = first.filter(|_| !matches!(answer, Answer::CallbackLost)) {

@@ -4,7 +4,9 @@
 //! is looked up once for each configuration, so that counting on the way is an atomic addition and nothing
 //! more. `docs/metrics.md` lists them all, and a test compares the two.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdline_policy::{Kind, Outcome, Phase, Stopped, Upstream};
@@ -104,6 +106,8 @@ pub struct Metrics {
     pub connections_open: IntGauge,
     connections_closed: IntCounterVec,
     certificate_expiry: GaugeVec,
+    /// The names that are shown there, by listener.
+    certificates_shown: Mutex<HashMap<SocketAddr, Vec<String>>>,
     certificate_reads: IntCounterVec,
     shed: IntCounterVec,
     reloads: IntCounterVec,
@@ -352,6 +356,7 @@ impl Metrics {
                 "Connections that the edge closed before the client wanted it, by reason.",
                 &["reason"],
             )?,
+            certificates_shown: Mutex::default(),
             certificate_expiry: make.float_gauges(
                 "holdline_certificate_expiry_timestamp_seconds",
                 "When a certificate that is shown to clients runs out.",
@@ -473,16 +478,28 @@ impl Metrics {
     pub fn certificates_read(&self, result: &str, read: Option<(SocketAddr, &Identity)>) {
         self.certificate_reads.with_label_values(&[result]).inc();
         if let Some((address, identity)) = read {
-            self.certificates(address, identity);
+            self.certificates(address, Some(identity));
         }
     }
 
-    /// Shows when the certificates of a listener run out.
-    pub fn certificates(&self, address: SocketAddr, identity: &Identity) {
-        for certificate in &identity.certificates {
+    /// Shows when the certificates of a listener run out, and no others of that listener; of several with
+    /// one name, the first that does.
+    pub fn certificates(&self, address: SocketAddr, identity: Option<&Identity>) {
+        let mut ends = BTreeMap::new();
+        for certificate in identity.into_iter().flat_map(|identity| &identity.certificates) {
             let until = certificate.until.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let labels = [&address.to_string(), certificate.name()];
-            self.certificate_expiry.with_label_values(&labels).set(until.as_secs_f64());
+            let end = ends.entry(certificate.name().to_owned()).or_insert(until);
+            *end = until.min(*end);
+        }
+        let listener = address.to_string();
+        let mut shown = self.certificates_shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = shown.insert(address, ends.keys().cloned().collect());
+        for gone in before.into_iter().flatten().filter(|name| !ends.contains_key(name)) {
+            // It was there.
+            let _ = self.certificate_expiry.remove_label_values(&[&listener, &gone]);
+        }
+        for (name, end) in ends {
+            self.certificate_expiry.with_label_values(&[&listener, &name]).set(end.as_secs_f64());
         }
     }
 

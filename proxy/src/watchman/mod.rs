@@ -82,6 +82,8 @@ pub struct Watchman {
     metrics: Arc<Metrics>,
     journal: Journal,
     runs: Runs,
+    /// The same of visits that the origin was not asked for.
+    unasked: Runs,
     clock: Clock,
 }
 
@@ -105,7 +107,8 @@ pub fn appoint(
     let watch = Watch { shared: shared.clone(), told: sender, metrics: metrics.clone(), clock };
     watch.judge_by(thresholds);
     watch.show();
-    (Watchman { shared, told, metrics, journal, runs: Runs::default(), clock }, watch)
+    let (runs, unasked) = (Runs::default(), Runs::default());
+    (Watchman { shared, told, metrics, journal, runs, unasked, clock }, watch)
 }
 
 // === impl Health ===
@@ -163,6 +166,13 @@ impl Watchman {
         }
         for (upstream, row, n, time) in self.runs.ended(at) {
             self.journal.note(run(upstream, self.shared.rows.name_of(row), n, time));
+        }
+        for (row, n) in self.shared.rows.take_unasked() {
+            self.unasked.add(Upstream::Origin, row, n, at);
+        }
+        for (upstream, row, n, time) in self.unasked.ended(at) {
+            let (upstream, row) = (upstream.name().into(), self.shared.rows.name_of(row).into());
+            self.journal.note(What::Unasked { upstream, row, n, ms: millis(time) });
         }
     }
 

@@ -16,6 +16,8 @@ pub struct RowWatch {
     pub name: String,
     /// Good attempts that were only counted.
     good: [AtomicU32; Upstream::COUNT],
+    /// Visits that the origin was not asked for, though it could have been.
+    unasked: AtomicU32,
     /// The access visits to it have, apart from what is believed of the upstream.
     access: [AtomicU8; Upstream::COUNT],
     /// Whether it is watched, so that what ends well there matters.
@@ -40,6 +42,7 @@ impl RowWatch {
             id,
             name: name.to_owned(),
             good: Default::default(),
+            unasked: AtomicU32::default(),
             access: Default::default(),
             watched: Default::default(),
             on_trial: Default::default(),
@@ -69,6 +72,11 @@ impl RowWatch {
 
     pub(super) fn count_good(&self, upstream: Upstream) {
         self.good[upstream.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a visit that was answered, or kept, without the origin having been asked.
+    pub fn count_unasked(&self) {
+        self.unasked.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Shows what is believed of it, `None` if nothing is; and whether what ends well is more than counted.
@@ -129,13 +137,22 @@ impl Rows {
 
     /// Takes out what was only counted.
     pub(super) fn take_good(&self, upstream: Upstream) -> Vec<(RowId, u32)> {
-        let mut good = Vec::new();
+        self.take(|row| &row.good[upstream.index()])
+    }
+
+    /// Takes out how many visits the origin was not asked for.
+    pub(super) fn take_unasked(&self) -> Vec<(RowId, u32)> {
+        self.take(|row| &row.unasked)
+    }
+
+    fn take(&self, count: impl Fn(&RowWatch) -> &AtomicU32) -> Vec<(RowId, u32)> {
+        let mut taken = Vec::new();
         for row in self.all.load().iter() {
-            let count = &row.good[upstream.index()];
+            let count = count(row);
             if count.load(Ordering::Relaxed) > 0 {
-                good.push((row.id, count.swap(0, Ordering::Relaxed)));
+                taken.push((row.id, count.swap(0, Ordering::Relaxed)));
             }
         }
-        good
+        taken
     }
 }

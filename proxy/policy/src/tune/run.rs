@@ -365,7 +365,8 @@ impl<W: World> Edge<'_, W> {
                 // It was still away from before.
                 self.noticed = Some(self.now.max(outage.from));
             }
-            if at < outage.to {
+            // What ends it may be what takes the origin down.
+            if at <= outage.to {
                 break;
             }
             match (self.noticed.take(), away) {

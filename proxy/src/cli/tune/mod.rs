@@ -106,10 +106,12 @@ pub fn tune(arguments: &TuneArguments) -> anyhow::Result<String> {
     });
     let in_force = reach.map(|reach| reach.judging).or(written).unwrap_or(Judging::SHIPPED);
     let sets = Sets::of(in_force, &arguments.set, &arguments.grid)?;
-    ensure!(
-        !arguments.scenario.is_empty() || !sets.differ_in("slow_after"),
-        "slow_after: the journal does not say how long good answers took; try it on a --scenario"
-    );
+    for name in ["slow_after", "slow_percent"] {
+        ensure!(
+            !arguments.scenario.is_empty() || !sets.differ_in(name),
+            "{name}: the journal does not say how long good answers took; try it on a --scenario"
+        );
+    }
     let tuned = tuned(sets, worlds, arguments.seed, Progress::new("trying", shown));
     if let Some(file) = &arguments.html {
         let report = html::report(&tuned, arguments.most);

@@ -1,16 +1,15 @@
 //! A past, as the journal has it.
 //!
-//! What the journal holds of an upstream becomes visits and probes. Of visits that were answered by the
-//! monitor while the upstream was left alone nobody knows what it would have said. Times in which no edge
-//! was running are left out.
+//! What the journal holds of an upstream becomes visits and probes. Of visits for which it was not asked
+//! nobody knows what it would have said. Times in which no edge was running are left out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
 use holdline_policy::tune::{Fate, Observed, Visit};
-use holdline_policy::{Grade, Moment, RowId, Upstream};
+use holdline_policy::{Grade, Moment, RowId};
 
 use crate::config::Judging;
 use crate::journal::{Entry, Range, What, read};
@@ -36,7 +35,7 @@ const MOST: usize = 10_000_000;
 /// What has been read.
 struct Reading {
     upstream: String,
-    /// Before this only states are read, not what happened.
+    /// Before this only what is in force is read, not what happened.
     since: u64,
     visits: Vec<Visit>,
     probes: Vec<(Moment, Grade, Duration)>,
@@ -46,12 +45,6 @@ struct Reading {
     last_ms: u64,
     left_out: u64,
     gaps: u32,
-    /// Whether the upstream as a whole is left alone, by the verdict.
-    down: bool,
-    /// Rows that are left alone by a verdict of their own.
-    down_rows: HashSet<String>,
-    /// Until when it is barred by the operator's order, by row; that for all under no name.
-    barred: HashMap<String, u64>,
     calls: u64,
     too_many: bool,
 }
@@ -77,13 +70,10 @@ impl Past {
             last_ms: 0,
             left_out: 0,
             gaps: 0,
-            down: false,
-            down_rows: HashSet::new(),
-            barred: HashMap::new(),
             calls: 0,
             too_many: false,
         };
-        // What was believed and ordered when the time began was written before.
+        // What was in force when the time began was written before.
         let whole = Range { since: 0, ..range };
         let unreadable = read(folder, whole, |entry| reading.take(entry), progress)?;
         ensure!(
@@ -121,20 +111,29 @@ impl Past {
 
 impl Reading {
     fn take(&mut self, entry: Entry) {
-        self.take_state(&entry);
+        if let What::Process { thresholds, .. } = &entry.what {
+            self.judging = Some(Judging::read_again(thresholds));
+        }
         if entry.at < self.since {
             return;
         }
         let at = self.pass_to(entry.at);
-        let own = entry.what.upstream() == Some(self.upstream.as_str());
+        if entry.what.upstream() != Some(self.upstream.as_str()) {
+            return;
+        }
         match entry.what {
-            What::Probe { result, ms, .. } if own => {
+            What::Probe { result, ms, .. } => {
                 let grade = if result == crate::probe::GOOD { Grade::Good } else { Grade::Bad };
                 let took = Duration::from_millis(ms);
                 self.probes.push((earlier(at, took), grade, took));
             }
-            What::Run { row, n, ms, .. } if own => self.run(at, &row, n, ms),
-            What::Live { row, outcome, call, ms, .. } if own => {
+            // Calls that end well are told from one another by nothing that matters.
+            What::Run { row, n, ms, .. } => {
+                let good = Fate::Ended(Grade::Good, Duration::ZERO);
+                self.run(at, &row, n, ms, good);
+            }
+            What::Unasked { row, n, ms, .. } => self.run(at, &row, n, ms, Fate::Unknown),
+            What::Live { row, outcome, call, ms, .. } => {
                 let took = Duration::from_millis(ms);
                 let fate = match outcome.as_ref() {
                     "good" => Fate::Ended(Grade::Good, took),
@@ -142,91 +141,34 @@ impl Reading {
                     _ => Fate::Ended(Grade::Bad, took),
                 };
                 let call = u64::from_str_radix(&call, 16).unwrap_or_default();
-                let row = self.row(&row);
-                self.add(Visit { at: earlier(at, took), call, row, fate }, 1);
+                self.add(&row, Visit { at: earlier(at, took), call, row: RowId::NONE, fate });
             }
             // What was broken off before it ended would have ended in some way.
-            What::Dropped { row, ms, .. } if own => {
-                self.unknown(earlier(at, Duration::from_millis(ms)), &row, 1);
-            }
-            // Somebody else answered, because this one was not asked.
-            What::Run { row, n, .. } if self.is_left_alone(&row, entry.at) => {
-                self.unknown(at, &row, n);
-            }
-            What::Live { row, .. } if self.is_left_alone(&row, entry.at) => {
-                self.unknown(at, &row, 1);
+            What::Dropped { row, ms, .. } => {
+                self.run(earlier(at, Duration::from_millis(ms)), &row, 1, 0, Fate::Unknown);
             }
             _ => {}
         }
     }
 
-    /// What is believed, ordered and in force, of this time and of that before.
-    fn take_state(&mut self, entry: &Entry) {
-        let own = entry.what.upstream() == Some(self.upstream.as_str());
-        match &entry.what {
-            What::Process { what, thresholds, .. } => {
-                self.judging = Some(Judging::read_again(thresholds));
-                if what == "started" {
-                    // It says at once what it goes on with.
-                    self.down = false;
-                    self.down_rows.clear();
-                    self.barred.clear();
-                }
-            }
-            What::Stance { stance, row, until, .. } => {
-                let row = row.as_deref().unwrap_or_default().to_owned();
-                if stance == "automatic" {
-                    self.barred.remove(&row);
-                    if row.is_empty() {
-                        self.barred.clear();
-                    }
-                } else {
-                    self.barred.insert(row, until.unwrap_or(u64::MAX));
-                }
-            }
-            What::Change { row: None, to, .. } if own => self.down = to == "down",
-            What::Change { row: Some(row), to, .. } if own => {
-                if to == "down" {
-                    self.down_rows.insert(row.to_string());
-                } else {
-                    self.down_rows.remove(row.as_ref());
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn is_left_alone(&self, row: &str, at: u64) -> bool {
-        let is_barred = |row: &str| self.barred.get(row).is_some_and(|until| at < *until);
-        self.upstream == Upstream::Origin.name()
-            && (self.down || self.down_rows.contains(row) || is_barred("") || is_barred(row))
-    }
-
-    /// Good answers, spread over the time in which they came.
-    fn run(&mut self, at: Moment, row: &str, n: u32, ms: u64) {
-        let row = self.row(row);
+    /// Visits that came to the same, spread over the time in which they ended.
+    fn run(&mut self, at: Moment, row: &str, n: u32, ms: u64, fate: Fate) {
         let length = Duration::from_millis(ms);
         for number in 0..n {
-            let before = length.mul_f64(f64::from(n - number) / f64::from(n));
-            // Calls that end well are told from one another by nothing that matters.
+            let at = earlier(at, length.mul_f64(f64::from(n - number) / f64::from(n)));
             self.calls += 1;
-            let fate = Fate::Ended(Grade::Good, Duration::ZERO);
-            if !self.add(Visit { at: earlier(at, before), call: self.calls, row, fate }, 1) {
+            if !self.add(row, Visit { at, call: self.calls, row: RowId::NONE, fate }) {
                 return;
             }
         }
     }
 
-    fn unknown(&mut self, at: Moment, row: &str, n: u32) {
-        let row = self.row(row);
-        self.add(Visit { at, call: 0, row, fate: Fate::Unknown }, n as usize);
-    }
-
-    /// Adds so many visits, unless there are too many.
-    fn add(&mut self, visit: Visit, n: usize) -> bool {
-        self.too_many |= self.visits.len().saturating_add(n) > MOST;
+    /// Adds a visit to this row, unless there are too many.
+    fn add(&mut self, row: &str, visit: Visit) -> bool {
+        self.too_many |= self.visits.len() >= MOST;
         if !self.too_many {
-            self.visits.extend(std::iter::repeat_n(visit, n));
+            let row = self.row(row);
+            self.visits.push(Visit { row, ..visit });
         }
         !self.too_many
     }
@@ -265,4 +207,68 @@ impl Reading {
 
 fn earlier(at: Moment, by: Duration) -> Moment {
     Moment::at(at.since_start().saturating_sub(by))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdline_policy::tune::World as _;
+
+    use super::*;
+
+    /// A journal of two processes: each a list of lines.
+    fn past(processes: [&[(u64, &str)]; 2]) -> Past {
+        let folder = tempfile::tempdir().unwrap();
+        for (process, lines) in processes.iter().enumerate() {
+            let began = lines.first().map_or(0, |(at, _)| *at);
+            let name = format!("{began:013}-{}-000001.jsonl", process + 1);
+            let line = |(at, rest): &(u64, &str)| format!("{{\"at\":{at},{rest}}}\n");
+            let text: String = lines.iter().map(line).collect();
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let whole = Range { since: 0, until: u64::MAX };
+        Past::read(folder.path(), whole, "origin", |_| ()).unwrap()
+    }
+
+    fn length_of(past: &Past) -> Duration {
+        let happened = past.observed.happened();
+        happened.ends.since(happened.begins)
+    }
+
+    const PROBE: &str = r#""kind":"probe","upstream":"origin","result":"good","ms":1"#;
+    const GOOD: &str = r#""kind":"run","upstream":"origin","row":"a","n":3,"ms":100"#;
+    const OTHERS: &str = r#""kind":"run","upstream":"monitor","row":"a","n":7,"ms":100"#;
+    const UNASKED: &str = r#""kind":"unasked","upstream":"origin","row":"b","n":5,"ms":100"#;
+    const T: u64 = 1_790_000_000_000;
+
+    #[test]
+    fn what_nobody_was_asked_is_unknown_and_what_others_said_is_nothing() {
+        let past =
+            past([&[(T, PROBE), (T + 100, GOOD), (T + 200, UNASKED), (T + 300, OTHERS)], &[]]);
+        assert_eq!(past.observed.len(), 1 + 3 + 5);
+        let unknown = |visit: &&Visit| visit.fate == Fate::Unknown;
+        assert_eq!(past.observed.happened().visits.iter().filter(unknown).count(), 5);
+    }
+
+    #[test]
+    fn two_processes_beside_each_other_are_one_past() {
+        // The old one lives on for longer than a time that would be left out.
+        let old: Vec<(u64, &str)> = (0..300).map(|n| (T + n * 1000, PROBE)).collect();
+        let new: Vec<(u64, &str)> = (100..400).map(|n| (T + 500 + n * 1000, PROBE)).collect();
+        let past = past([&old, &new]);
+        assert_eq!((past.gaps, past.left_out), (0, Duration::ZERO));
+        assert_eq!(past.observed.len(), 600);
+        let length = length_of(&past);
+        assert!(length < Duration::from_secs(401), "{length:?}");
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_puts_back_no_time() {
+        let before = (0..100).map(|n| (T + n * 1000, PROBE));
+        let after = (0..100).map(|n| (T - 3_600_000 + n * 1000, PROBE));
+        let lines: Vec<(u64, &str)> = before.chain(after).collect();
+        let past = past([&lines, &[]]);
+        let length = length_of(&past);
+        let about = Duration::from_secs(190)..Duration::from_secs(210);
+        assert!(about.contains(&length), "{length:?}");
+    }
 }
