@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+/// What a probe takes while all workers are busy. Nobody measured here waits so long for one.
+pub(crate) const PROBE_WHEN_BUSY: Duration = Duration::from_secs(6);
+
 /// So much, and no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Capacity {
@@ -88,8 +91,13 @@ impl Place<'_> {
         tokio::time::sleep(self.line.capacity.takes).await;
     }
 
-    /// Waits for its turn, and needs no more.
-    pub(crate) async fn turn(self) {
-        let _ = self.line.workers.acquire().await;
+    /// Answers a probe, which needs no worker for long; while all are busy it waits for what they wait for,
+    /// a database say, and longer than anybody waits for a probe.
+    pub(crate) async fn probe(self) {
+        let busy = self.line.workers.available_permits() == 0;
+        drop(self.line.workers.acquire().await);
+        if busy {
+            tokio::time::sleep(PROBE_WHEN_BUSY).await;
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use holdline_tests::tools::free_address;
 
 use crate::callers::{Call, End, come, share, waits};
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, PROBE_WHEN_BUSY};
 use crate::peers::{Contender, Settings};
 use crate::process::{Ran, Upstream};
 use crate::run::SETTLING;
@@ -45,6 +45,8 @@ pub(crate) struct Borne {
     pub(crate) pause: Duration,
     /// Whether the edge said that the origin was down (of the edge only).
     pub(crate) was_down: Option<bool>,
+    /// Whether it doubted it: answers were quick, and probes were not (of the edge only).
+    pub(crate) was_doubted: Option<bool>,
 }
 
 /// Makes one run.
@@ -61,7 +63,8 @@ pub(crate) async fn run(contender: Contender) -> anyhow::Result<Borne> {
     let begun = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let calls = come(proxy.address, offered(), LENGTH, start).await?;
     let pause = longest_pause(&origin.log()?, begun);
-    Ok(measure(&calls, pause, proxy.said_down()))
+    let said = (proxy.said_down(), proxy.said_doubtful());
+    Ok(measure(&calls, pause, said))
 }
 
 /// Callers a second: twice of what the origin can do.
@@ -75,18 +78,24 @@ pub(crate) fn words() -> String {
     let Capacity { workers, takes, line } = CAPACITY;
     format!(
         "The origin does {workers} requests at once and takes {} ms for each, which is {:.0} a second; {line} \
-         wait for their turn, probes among them, and nobody else hears anything. For {} s it is offered {} \
+         wait for their turn, and nobody else hears anything. A probe takes {} s while all of it is busy, which \
+         is longer than anybody here waits for one. For {} s it is offered {} \
          callers a second, each of whom waits for at most 15 s. The edge is told `max_in_flight = {CAP}`, \
          and so are the others in their best settings, each in its own words; by default none of them has \
          a limit that is near it.",
         takes.as_millis(),
         CAPACITY.a_second(),
+        PROBE_WHEN_BUSY.as_secs(),
         LENGTH.as_secs(),
         offered(),
     )
 }
 
-fn measure(calls: &[Call], pause: Duration, was_down: Option<bool>) -> Borne {
+fn measure(
+    calls: &[Call],
+    pause: Duration,
+    (was_down, was_doubted): (Option<bool>, Option<bool>),
+) -> Borne {
     let ended = |end: End| calls.iter().filter(move |call| call.end == end);
     let good = ended(End::Origin)
         .filter(|call| call.ended - call.begun <= IN_TIME && call.ended <= LENGTH)
@@ -103,6 +112,7 @@ fn measure(calls: &[Call], pause: Duration, was_down: Option<bool>) -> Borne {
         p99: share(&waits, 99).unwrap_or_default(),
         pause,
         was_down,
+        was_doubted,
     }
 }
 

@@ -214,9 +214,17 @@ fn with_cap(text: &str, cap: Option<u32>) -> String {
 impl Proxy {
     /// Whether the edge said that the origin was down; none for the others.
     pub(crate) fn said_down(&self) -> Option<bool> {
-        let says = [r#""upstream":"origin""#, r#""to":"down""#];
-        let down = |line: &str| says.iter().all(|part| line.contains(part));
-        (self.peer == Peer::Holdline).then(|| self.log().lines().any(down))
+        self.said(r#""to":"down""#)
+    }
+
+    /// Whether the edge said that it doubted the origin; none for the others.
+    pub(crate) fn said_doubtful(&self) -> Option<bool> {
+        self.said(r#""to":"doubtful""#)
+    }
+
+    fn said(&self, what: &str) -> Option<bool> {
+        let of_origin = |line: &str| line.contains(r#""upstream":"origin""#) && line.contains(what);
+        (self.peer == Peer::Holdline).then(|| self.log().lines().any(of_origin))
     }
 
     /// What it wrote.

@@ -145,7 +145,7 @@ async fn converse(mut stream: TcpStream, upstream: Arc<Upstream>) {
         let served = if is_probe {
             // A probe waits for its turn like everybody, but there is nothing to do for it.
             if let Some(place) = place {
-                place.turn().await;
+                place.probe().await;
             }
             upstream.probed(&mut stream, manner).await
         } else {

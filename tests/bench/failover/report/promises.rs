@@ -34,7 +34,7 @@ enum Unit {
 
 const NEVER: f64 = 99.0;
 
-const PROMISES: [Promise; 13] = [
+const PROMISES: [Promise; 15] = [
     Promise {
         words: "nobody is lost",
         most: 0.0,
@@ -76,6 +76,17 @@ const PROMISES: [Promise; 13] = [
         }),
     },
     Promise {
+        words: "and of the repeatable requests of the 8 s at most 24 run twice then: a failing origin is \
+                tried now and then, and not by everybody",
+        most: 24.0,
+        unit: Unit::Calls,
+        of: Of::Failures(|entry| {
+            let gray = [Manner::Error, Manner::Page, Manner::Half];
+            let twice = entry.measured.twice_repeatable as f64;
+            gray.iter().any(|manner| entry.is(*manner)).then_some(twice)
+        }),
+    },
+    Promise {
         words: "hangs are detected within 6 s",
         most: 6.0,
         unit: Unit::Seconds,
@@ -112,7 +123,13 @@ const PROMISES: [Promise; 13] = [
         }),
     },
     Promise {
-        words: "an origin that is asked for twice what it can do is not taken down",
+        words: "an origin that is asked for twice what it can do answers probes too late, and is doubted",
+        most: 0.0,
+        unit: Unit::Missing,
+        of: Of::Overload(|borne| Some(f64::from(u8::from(!borne.was_doubted?)))),
+    },
+    Promise {
+        words: "it is not taken down",
         most: 0.0,
         unit: Unit::Calls,
         of: Of::Overload(|borne| Some(f64::from(u8::from(borne.was_down?)))),
