@@ -55,7 +55,8 @@ async fn place(world: &World, phone: &str) -> String {
 async fn a_list_with_faults_is_not_taken_and_every_fault_is_named() {
     let world = World::start(Part::Real, Part::Nothing).await.unwrap();
     let (_, campaign) = campaign(&world).await;
-    let list = "Phone,First Name,party\n500-555-0101,Ann,blue\n12,Bo,\nnone,Cy,\n500-555-0102,Di,red,extra\n";
+    let list = "Phone,First Name,party\n500-555-0101,Ann,blue\n12,Bo,\nnone,Cy,\n500-555-0102,Di,red,extra\n\
+                500-555-0103,=HYPERLINK(1),\n";
     let refused = world.try_admin(&["list", "import", &campaign, "-"], list).await.unwrap();
     assert_eq!(refused.code, 1, "{refused:?}");
     for fault in ["3 lines", "line 3: ", "line 4: ", "line 5: ", "--skip-faults"] {
@@ -65,12 +66,14 @@ async fn a_list_with_faults_is_not_taken_and_every_fault_is_named() {
     assert_eq!(world.count(&households).await.unwrap(), 0);
     let taken = ["list", "import", &campaign, "-", "--skip-faults"];
     let taken = world.try_admin(&taken, list).await.unwrap();
-    assert_eq!((taken.code, world.count(&households).await.unwrap()), (0, 1), "{taken:?}");
+    assert_eq!((taken.code, world.count(&households).await.unwrap()), (0, 2), "{taken:?}");
     let exported = world.admin(&["list", "export", &campaign]).await.unwrap();
     assert!(
         exported.contains("5005550101,available,not called,,Ann,") && exported.contains("blue"),
         "{exported}"
     );
+    // What a spreadsheet would run is text.
+    assert!(exported.contains(",'=HYPERLINK(1),"), "{exported}");
     // A file whose columns have no name.
     let refused =
         world.try_admin(&["list", "import", &campaign, "-"], "5005550101,Ann\n").await.unwrap();

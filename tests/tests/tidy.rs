@@ -1,5 +1,5 @@
-//! What holds the house together: modules say what they are for, the failure table and the scenarios
-//! name each other, and crates depend on nothing they must not.
+//! What holds the house together: modules say what they are for, every row of the failure table names a
+//! scenario that there is, and crates depend on nothing they must not.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

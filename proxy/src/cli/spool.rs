@@ -51,7 +51,7 @@ enum SpoolCommand {
     },
     /// Shows one delivery with its request.
     Show {
-        /// The delivery id. Those of earlier versions may begin with a hyphen.
+        /// The delivery id. It may begin with a hyphen.
         #[arg(allow_hyphen_values = true)]
         id: String,
         /// Shows telephone numbers and what was keyed.

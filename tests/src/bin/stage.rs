@@ -1,6 +1,6 @@
 //! Edge, origin and monitor on one machine, to look at and to play with.
 //!
-//! `run` starts the three and leaves them running until Ctrl-C. `demo` lets a person dial in, kills
+//! `run` starts them all and leaves them running until Ctrl-C. `demo` lets a person dial in, kills
 //! what answers them, twice, and shows that the call goes on.
 
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ struct Arguments {
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Play {
-    /// Starts the three and waits for Ctrl-C.
+    /// Starts them all and waits for Ctrl-C.
     Run,
     /// Makes a call and kills what answers it.
     Demo,

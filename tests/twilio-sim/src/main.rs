@@ -135,7 +135,7 @@ struct LoadArguments {
     /// How many seconds a person waits before the next call; shortened by --speed.
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     again_after: f64,
-    /// Calls people beside them, one after another for each caller; `{n}` stands for a number.
+    /// Calls people beside them, one after another for each caller; an n in braces stands for a number.
     #[arg(long, value_name = "URL")]
     lead_url: Option<String>,
     /// Told about those calls.

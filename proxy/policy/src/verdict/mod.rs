@@ -1,7 +1,6 @@
 //! What is believed of an upstream, as a pure step from one observation to the next belief.
 //!
-//! The states and rules are those of the design's section on health. Three principles run through
-//! them. Traffic outranks probes: probes alone never take down an upstream that is serving. Slow is
+//! Three principles run through its states and rules. Traffic outranks probes: probes alone never take down an upstream that is serving. Slow is
 //! not bad: an attempt that answers late and well counts as good, and one that has not ended yet
 //! condemns nothing, though callers need not wait for it. And nothing is condemned on the word of one
 //! call: live evidence needs two.
