@@ -122,7 +122,7 @@ CREATE TABLE caller_sessions (
     checked_ms BIGINT NOT NULL,
     ended_ms BIGINT,
     duration_s BIGINT,
-    charged BIGINT NOT NULL DEFAULT 0
+    charged_minutes BIGINT
 );
 
 CREATE INDEX caller_sessions_by_account ON caller_sessions (account_id, on_call);
@@ -130,7 +130,7 @@ CREATE INDEX caller_sessions_by_key ON caller_sessions (session_key, on_call);
 CREATE INDEX caller_sessions_by_campaign ON caller_sessions (campaign_id, stage, waiting_since_ms);
 CREATE INDEX caller_sessions_by_check ON caller_sessions (on_call, checked_ms);
 CREATE INDEX caller_sessions_by_household ON caller_sessions (household_id, on_call);
-CREATE INDEX caller_sessions_by_charge ON caller_sessions (charged, ended_ms);
+CREATE INDEX caller_sessions_by_charge ON caller_sessions (charged_minutes, ended_ms);
 
 -- A telephone number of a campaign. It is in one place of the dial queue; the score says who is next
 -- there: the sequence at first, then when it was handed out last.
@@ -202,13 +202,13 @@ CREATE TABLE lead_calls (
     connected_ms BIGINT,
     ended_ms BIGINT,
     checked_ms BIGINT NOT NULL,
-    charged BIGINT NOT NULL DEFAULT 0
+    charged_minutes BIGINT
 );
 
 CREATE INDEX lead_calls_by_household ON lead_calls (household_id);
 CREATE INDEX lead_calls_by_campaign ON lead_calls (campaign_id, stage);
 CREATE INDEX lead_calls_by_check ON lead_calls (stage, checked_ms);
-CREATE INDEX lead_calls_by_charge ON lead_calls (charged, ended_ms);
+CREATE INDEX lead_calls_by_charge ON lead_calls (charged_minutes, ended_ms);
 
 -- What was keyed as the answer to a question; once for each lead call and question.
 CREATE TABLE answers (

@@ -86,9 +86,12 @@ pub(super) struct AccountTerms {
     /// Whether the subscription is paid.
     #[arg(long)]
     pub(super) paid: Option<bool>,
-    /// Minutes of calling.
+    /// Minutes of calling, in all: those that were used among them.
     #[arg(long)]
     pub(super) minutes: Option<i64>,
+    /// So many more minutes than now.
+    #[arg(long, conflicts_with = "minutes")]
+    pub(super) add_minutes: Option<i64>,
     /// Callers at once.
     #[arg(long)]
     pub(super) seats: Option<i64>,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
-use super::import::{MOST_FAULTS, one_line, open};
+use super::import::{MOST_FAULTS, open, swallowed_nobody};
 use super::{book, patiently, phone, say};
 use crate::store::{Store, breathe};
 
@@ -67,7 +67,7 @@ pub(super) async fn file(
         let heading = record.iter().position(|name| name.trim().eq_ignore_ascii_case("phone"));
         match (n, heading) {
             (0, Some(place)) => column = place,
-            _ => match one_line(&record)
+            _ => match swallowed_nobody(&record)
                 .and_then(|()| phone(record.get(column).unwrap_or_default()))
             {
                 Ok(number) => numbers.push(number),

@@ -36,7 +36,8 @@ pub(super) async fn account(store: &Store, command: Account) -> anyhow::Result<(
             Ok(writing.commit().await?)
         }
         Account::List => {
-            let columns = "id, name, plan, minutes_allowed - minutes_used - minutes_pending AS minutes_left, \
+            let columns = "id, name, plan, minutes_allowed, minutes_used, minutes_pending AS minutes_owed, \
+                           minutes_allowed - minutes_used - minutes_pending AS minutes_left, \
                            callers_allowed AS seats, disable_calling, disable_access";
             table(store, &format!("SELECT {columns} FROM accounts ORDER BY id")).await
         }
@@ -51,13 +52,14 @@ async fn set_terms(
     let provider = terms.paid.map(|paid| if paid { "active" } else { "unpaid" });
     sqlx::query(
         "UPDATE accounts SET plan = COALESCE(?, plan), provider_status = COALESCE(?, provider_status), \
-         minutes_allowed = COALESCE(?, minutes_allowed), callers_allowed = COALESCE(?, callers_allowed), \
+         minutes_allowed = COALESCE(?, minutes_allowed) + ?, callers_allowed = COALESCE(?, callers_allowed), \
          record_calls = COALESCE(?, record_calls), disable_calling = COALESCE(?, disable_calling), \
          disable_access = COALESCE(?, disable_access) WHERE id = ?",
     )
     .bind(terms.plan.clone())
     .bind(provider)
     .bind(terms.minutes)
+    .bind(terms.add_minutes.unwrap_or(0))
     .bind(terms.seats)
     .bind(terms.record.map(i64::from))
     .bind(terms.disable_calling.map(i64::from))

@@ -145,7 +145,7 @@ fn person(heading: &[String], record: &csv::StringRecord) -> Result<(String, Per
         }
         fields.insert(name.as_str(), value);
     }
-    one_line(record)?;
+    swallowed_nobody(record)?;
     if record.len() > heading.len() {
         return Err(format!("{} columns, {} are named", record.len(), heading.len()));
     }
@@ -165,14 +165,19 @@ fn person(heading: &[String], record: &csv::StringRecord) -> Result<(String, Per
     Ok((number, Person { custom_id, first_name, last_name, fields }))
 }
 
-/// Whether a record is in one line, as it should be: a quotation mark that is not closed makes one of all
-/// that follows.
-pub(super) fn one_line(record: &csv::StringRecord) -> Result<(), String> {
-    let breaks = record.iter().map(|field| field.matches('\n').count()).sum::<usize>();
-    if breaks == 0 {
+/// Whether a record has swallowed others: a quotation mark that is not closed makes one field of all that
+/// follows, telephone numbers among it.
+pub(super) fn swallowed_nobody(record: &csv::StringRecord) -> Result<(), String> {
+    let later = |field: &str| field.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let lines: Vec<String> = record.iter().flat_map(later).collect();
+    let has_number = |line: &String| line.split(',').any(|cell| phone(cell).is_ok());
+    if !lines.iter().any(has_number) {
         return Ok(());
     }
-    Err(format!("goes on over {} lines: a quotation mark is not closed there", breaks + 1))
+    let lines = lines.len() + 1;
+    Err(format!(
+        "goes on over {lines} lines with telephone numbers in them: a quotation mark is not closed there"
+    ))
 }
 
 async fn next_sequence(store: &Store, campaign: i64) -> anyhow::Result<i64> {
@@ -355,6 +360,10 @@ mod tests {
             read("phone,name\n5005550101,a\n5005550102,\"b\n5005550103,c\n".as_bytes()).unwrap();
         assert_eq!((households.len(), faults.len()), (1, 1));
         assert!(faults[0].starts_with("line 3: goes on over "), "{faults:?}");
+        // A field of several lines is one.
+        let (households, faults) =
+            read("phone,notes\n5005550101,\"at the back\nring twice\"\n".as_bytes()).unwrap();
+        assert_eq!((households.len(), faults.len()), (1, 0), "{faults:?}");
         // Columns without a name may be there, with nothing in them.
         let (households, faults) =
             read("phone,name,,\n5005550101,a,,\n5005550102,b,c,\n".as_bytes()).unwrap();

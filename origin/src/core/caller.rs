@@ -19,7 +19,7 @@ use super::documents;
 use super::fit::Unfit;
 use super::lead;
 use super::links::Survey;
-use super::offer::{decide, dial_ordered, fresh, offer};
+use super::offer::{decide, dial_ordered, fresh, offer, release};
 use super::state::{Answer, CallStage, Decision, Session, Stage};
 use super::step::{Effect, Event, Reason, Run, Told};
 
@@ -30,8 +30,9 @@ const NO_MORE_QUESTIONS: &str = "999";
 /// be done but to hang up: an error would only make Twilio ask a fallback as hopeless as this.
 pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
     let Some(session) = run.state.session.clone() else { return Ok(run.hang_up()) };
-    if let Event::Keyed { call, question_id, number, digits } = event {
-        return Ok(keyed(run, &session, *call, *question_id, *number, digits));
+    if let Event::Keyed { call, question_id, number, silent, digits } = event {
+        let survey = Asked { call: *call, number: *number, silent: *silent };
+        return Ok(keyed(run, &session, survey, *question_id, digits));
     }
     if let Event::SessionEnded { duration_s } = event
         && let Some(session) = &mut run.state.session
@@ -44,11 +45,14 @@ pub(super) fn step(run: &mut Run<'_>, event: &Event) -> Told {
     match event {
         Event::Menu(digits) => menu(run, &session, digits),
         Event::Ready { ends } => ready(run, *ends),
-        Event::Decide { phone, digits } => {
-            decide(run, &session, phone.as_deref(), digits.as_deref())
+        Event::Decide { phone, digits, asked } => {
+            decide(run, &session, phone.as_deref(), digits.as_deref(), *asked)
         }
         Event::Wait => wait(run),
-        Event::Question { call, number } => Ok(question(run, &session, *call, *number)),
+        Event::Question { call, number, silent } => {
+            let asked = Asked { call: *call, number: *number, silent: *silent };
+            Ok(question(run, &session, asked))
+        }
         Event::Pause { turn, over } => Ok(pause(run, &session, *turn, *over)),
         Event::DialOrdered { phone } => Ok(dial_ordered(run, &session, phone)),
         Event::Prohibited(reason) => Ok(prohibited(run, *reason)),
@@ -95,7 +99,10 @@ fn ready(run: &mut Run<'_>, ends: bool) -> Told {
     match session.stage {
         Stage::Ended => Ok(run.hang_up()),
         Stage::Offered => match (run.gate(), run.state.household.clone()) {
-            (Err(reason), _) => Ok(closed(run, reason, ends)),
+            (Err(reason), _) => {
+                release(run);
+                Ok(closed(run, reason, ends))
+            }
             (Ok(()), Some(household)) => Ok(offer(run, &session, &household)),
             (Ok(()), None) => fresh(run, ends),
         },
@@ -104,7 +111,8 @@ fn ready(run: &mut Run<'_>, ends: bool) -> Told {
         Stage::Talking | Stage::Parting if session.phones_only => {
             let_go(run, &session);
             set_stage(run, Stage::Survey);
-            Ok(documents::to_question(run.context.links, &session, &survey(run, &session, 0)))
+            let first = survey(run, &session, 0, false);
+            Ok(documents::to_question(run.context.links, &session, &first))
         }
         Stage::Talking | Stage::Parting => {
             let_go(run, &session);
@@ -129,9 +137,18 @@ fn wait(run: &mut Run<'_>) -> Told {
     Ok(conference(run, &session))
 }
 
+/// A place in a survey, as a request names it.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    call: Option<i64>,
+    number: usize,
+    silent: bool,
+}
+
 /// The caller has left the conference, or answered the question before this one.
-fn question(run: &mut Run<'_>, session: &Session, about: Option<i64>, number: usize) -> Response {
+fn question(run: &mut Run<'_>, session: &Session, asked: Asked) -> Response {
     let links = run.context.links;
+    let Asked { call: about, number, silent } = asked;
     if about.is_some() && about != session.call {
         // It is about a call that is done with, and the next one may be under way.
         return documents::next_call(links, session);
@@ -140,9 +157,14 @@ fn question(run: &mut Run<'_>, session: &Session, about: Option<i64>, number: us
         Stage::Talking | Stage::Parting | Stage::Survey => {
             let_go(run, session);
             set_stage(run, Stage::Survey);
-            let place = survey(run, session, number);
+            let place = survey(run, session, number, silent);
             match run.state.questions.get(number) {
                 Some(question) => documents::ask(links, session, &place, question),
+                // Nobody has touched a key: it may be that nobody is there, and nobody is called for them.
+                None if silent && run.state.answers.is_empty() => {
+                    set_idle(run);
+                    documents::to_menu(links, session)
+                }
                 None => {
                     finish(run);
                     documents::next_call(links, session)
@@ -168,13 +190,13 @@ fn question(run: &mut Run<'_>, session: &Session, about: Option<i64>, number: us
 fn keyed(
     run: &mut Run<'_>,
     session: &Session,
-    about: Option<i64>,
+    asked: Asked,
     question_id: i64,
-    number: usize,
     digits: &str,
 ) -> Response {
     let links = run.context.links;
-    let about = about.or(session.call);
+    let about = asked.call.or(session.call);
+    let silent = digits.is_empty() && (asked.silent || asked.number == 0);
     if let Some(call) = about.filter(|_| digits != NO_MORE_QUESTIONS && !digits.is_empty()) {
         run.then(Effect::Keep { call, question_id, digits: digits.to_owned() });
         if run.state.call.as_ref().map(|call| call.id) == about {
@@ -183,8 +205,8 @@ fn keyed(
             answers.push(Answer { question_id, digits: digits.to_owned() });
         }
     }
-    let asked = matches!(session.stage, Stage::Survey | Stage::Parting | Stage::Talking);
-    let surveyed = asked && session.call == about;
+    let at_it = matches!(session.stage, Stage::Survey | Stage::Parting | Stage::Talking);
+    let surveyed = at_it && session.call == about;
     if !surveyed {
         // It came late, and counts all the same.
         lead::dispose_again(&mut run.state);
@@ -196,7 +218,8 @@ fn keyed(
             documents::next_call(links, session)
         }
         (true, true, _) => {
-            documents::to_question(links, session, &survey(run, session, number + 1))
+            let next = survey(run, session, asked.number + 1, silent);
+            documents::to_question(links, session, &next)
         }
         // It was about a call that is done with.
         (true, false, _) => documents::next_call(links, session),
@@ -287,9 +310,9 @@ fn finish(run: &mut Run<'_>) {
     set_idle(run);
 }
 
-fn survey(run: &Run<'_>, session: &Session, question: usize) -> Survey {
+fn survey(run: &Run<'_>, session: &Session, question: usize, silent: bool) -> Survey {
     let call = run.state.call.as_ref().filter(|call| session.call == Some(call.id));
-    Survey { call: call.map(|call| call.id), lead: call.map(|call| call.lead_id), question }
+    Survey { call: call.map(|call| call.id), lead: call.map(|call| call.lead_id), question, silent }
 }
 
 /// The caller's conference. Who leaves it is asked how it went, or writes it down.
@@ -305,6 +328,7 @@ pub(super) fn conference(run: &Run<'_>, session: &Session) -> Response {
             call: call.map(|call| call.id),
             lead: call.map(|call| call.lead_id),
             question: 0,
+            silent: false,
         };
         links.survey(session, "gather_response", &survey)
     } else {

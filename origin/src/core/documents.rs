@@ -99,14 +99,14 @@ pub fn how_to(links: &Links, session: &Session) -> Response {
     Response::new().say(HOW_TO).redirect(links.step(session, "callin_choice"))
 }
 
-/// Offers a lead to call or to pass; `named` says whether the name is spoken. Who takes longer to decide
-/// is asked again.
-pub fn offer(links: &Links, session: &Session, phone: &str, lead: &Lead, named: bool) -> Response {
-    let name = lead.name().filter(|_| named);
+/// Offers a lead to call or to pass, for the so manieth time, the first being 0; then the name is spoken.
+/// Who takes longer to decide is asked again.
+pub fn offer(links: &Links, session: &Session, phone: &str, lead: &Lead, asked: u32) -> Response {
+    let name = lead.name().filter(|_| asked == 0);
     let prompt =
         name.map_or_else(|| SKIP_OR_DIAL.to_owned(), |name| format!("{name}. {SKIP_OR_DIAL}"));
     Response::new().then(Verb::Gather(Gather {
-        action: links.dial(session, "conference_started_phones_only_preview", lead.id, phone),
+        action: links.decide(session, lead.id, phone, asked),
         finish_on_key: '5',
         timeout: 10,
         num_digits: Some(1),
@@ -124,6 +124,11 @@ pub fn call_next(links: &Links, session: &Session, phone: &str, lead: &Lead) -> 
         None => document,
     }
     .redirect(url)
+}
+
+/// Back to the menu, which ends the call of whoever is not there.
+pub fn to_menu(links: &Links, session: &Session) -> Response {
+    Response::new().redirect(links.step(session, "callin_choice"))
 }
 
 /// On to the next call.

@@ -61,7 +61,15 @@ fn answered(
     call_sid: &str,
 ) -> Told {
     if let Some(decision) = call.decision {
-        return Ok(document(run, call, decision));
+        let document = document(run, call, decision);
+        // They were not told in time: the caller has left the room, and nobody talked with them.
+        if decision == Decision::Connect
+            && call.stage != CallStage::Over
+            && document == documents::hang_up()
+        {
+            return Ok(left_alone(run, call));
+        }
+        return Ok(document);
     }
     let human = in_progress && !is_machine(by);
     // What was under way when the leg ended can do nothing for it any more.

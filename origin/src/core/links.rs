@@ -22,6 +22,8 @@ pub struct Survey {
     pub lead: Option<i64>,
     /// The number of the question, from 0.
     pub question: usize,
+    /// Whether nothing was keyed to any question before it.
+    pub silent: bool,
 }
 
 // === impl Links ===
@@ -53,6 +55,12 @@ impl Links {
         format!("{}&voter_id={lead}&phone={phone}", self.step(session, step))
     }
 
+    /// Where a caller decides about the household that is offered, for the so manieth time.
+    pub(super) fn decide(&self, session: &Session, lead: i64, phone: &str, asked: u32) -> String {
+        let url = self.dial(session, "conference_started_phones_only_preview", lead, phone);
+        if asked == 0 { url } else { format!("{url}&asked={asked}") }
+    }
+
     /// A step of a survey.
     pub(super) fn survey(&self, session: &Session, step: &str, survey: &Survey) -> String {
         let mut url = format!("{}&question_number={}", self.step(session, step), survey.question);
@@ -60,6 +68,9 @@ impl Links {
             if let Some(id) = id {
                 url.push_str(&format!("&{name}={id}"));
             }
+        }
+        if survey.silent {
+            url.push_str("&silent=1");
         }
         url
     }
@@ -69,7 +80,7 @@ impl Links {
         self.survey(
             session,
             "gather_response",
-            &Survey { call: session.call, lead: None, question: 0 },
+            &Survey { call: session.call, lead: None, question: 0, silent: false },
         )
     }
 

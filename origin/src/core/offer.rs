@@ -9,6 +9,9 @@ use super::fit::Unfit;
 use super::state::{Household, LeadCall, Mode, Place, Session, Stage};
 use super::step::{Effect, MovedTo, Run, Supply, Told, Want};
 
+/// How often a caller is asked again whether to call somebody: a minute and a half in all.
+const MOST_ASKED: u32 = 6;
+
 /// The next number, or the conference of who waits.
 pub(super) fn fresh(run: &mut Run<'_>, ends: bool) -> Told {
     let moved_to = std::mem::replace(&mut run.state.moved_to, MovedTo::Nobody);
@@ -100,7 +103,7 @@ pub(super) fn offer(run: &Run<'_>, session: &Session, household: &Household) -> 
     let Some(lead) = household.next_lead() else { return documents::next_call(links, session) };
     match (session.phones_only, run.state.campaign.mode) {
         (false, _) => conference(run, session),
-        (true, Mode::Preview) => documents::offer(links, session, phone, lead, true),
+        (true, Mode::Preview) => documents::offer(links, session, phone, lead, 0),
         (true, _) => documents::call_next(links, session, phone, lead),
     }
 }
@@ -111,6 +114,7 @@ pub(super) fn decide(
     session: &Session,
     phone: Option<&str>,
     digits: Option<&str>,
+    asked: u32,
 ) -> Told {
     let links = run.context.links;
     let household = run.state.household.clone().filter(|household| {
@@ -133,8 +137,14 @@ pub(super) fn decide(
             set_idle(run);
             Ok(documents::ready_to_call(links, session))
         }
+        // Nobody decides: it may be that nobody is there.
+        (Some(_), Some("")) if asked >= MOST_ASKED => {
+            release(run);
+            set_idle(run);
+            Ok(documents::to_menu(links, session))
+        }
         (Some(household), Some(_)) => Ok(match household.next_lead() {
-            Some(lead) => documents::offer(links, session, &household.phone, lead, false),
+            Some(lead) => documents::offer(links, session, &household.phone, lead, asked + 1),
             None => documents::next_call(links, session),
         }),
         // Decided already: it is being called.
@@ -176,7 +186,7 @@ pub(super) fn dial_ordered(run: &mut Run<'_>, session: &Session, phone: &str) ->
 }
 
 /// Puts a household that was not called back, behind all others.
-fn release(run: &mut Run<'_>) {
+pub(super) fn release(run: &mut Run<'_>) {
     if let Some(household) = &mut run.state.household
         && household.place == Place::Presented
     {

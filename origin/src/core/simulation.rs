@@ -267,15 +267,19 @@ impl Life {
                 8..=10 => Event::Decide {
                     phone: dice.bool().then_some(phone),
                     digits: dice.bool().then(|| keys(dice)),
+                    asked: dice.u32(..8),
                 },
                 11 => Event::Wait,
-                12..=14 => {
-                    Event::Question { call: call.filter(|_| dice.bool()), number: dice.usize(..4) }
-                }
+                12..=14 => Event::Question {
+                    call: call.filter(|_| dice.bool()),
+                    number: dice.usize(..4),
+                    silent: dice.bool(),
+                },
                 15..=17 => Event::Keyed {
                     call,
                     question_id: dice.i64(1..3),
                     number: dice.usize(..3),
+                    silent: dice.bool(),
                     digits: keys(dice),
                 },
                 18 => Event::Pause {

@@ -70,6 +70,8 @@ pub enum Event {
         phone: Option<String>,
         /// The key.
         digits: Option<String>,
+        /// How often that was asked before.
+        asked: u32,
     },
     /// The caller waits for whoever answers.
     Wait,
@@ -79,6 +81,8 @@ pub enum Event {
         call: Option<i64>,
         /// The number of the question.
         number: usize,
+        /// Whether nothing was keyed to any question before it.
+        silent: bool,
     },
     /// An answer was keyed.
     Keyed {
@@ -88,6 +92,8 @@ pub enum Event {
         question_id: i64,
         /// Its number.
         number: usize,
+        /// Whether nothing was keyed to any question before it.
+        silent: bool,
         /// The keys.
         digits: String,
     },

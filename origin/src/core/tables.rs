@@ -93,15 +93,21 @@ fn effect(effect: &Effect) -> String {
 }
 
 fn decide(digits: Option<&str>) -> Event {
-    Event::Decide { phone: Some("5005550101".into()), digits: digits.map(str::to_owned) }
+    Event::Decide { phone: Some("5005550101".into()), digits: digits.map(str::to_owned), asked: 0 }
 }
 
 fn question(number: usize) -> Event {
-    Event::Question { call: Some(CALL), number }
+    Event::Question { call: Some(CALL), number, silent: false }
 }
 
 fn keyed(digits: &str) -> Event {
-    Event::Keyed { call: Some(CALL), question_id: 1, number: 0, digits: digits.into() }
+    Event::Keyed {
+        call: Some(CALL),
+        question_id: 1,
+        number: 0,
+        silent: false,
+        digits: digits.into(),
+    }
 }
 
 fn answered(by: &str) -> Event {
@@ -179,7 +185,7 @@ fn phones_only() {
         (
             power,
             Stage::Dialing,
-            Event::Question { call: Some(49), number: 0 },
+            Event::Question { call: Some(49), number: 0, silent: false },
             "dialing | to next_call | ",
         ),
         (power, Stage::Survey, question(1), "survey | asks \"Will they come?\" | "),
@@ -189,7 +195,7 @@ fn phones_only() {
         (
             predictive,
             Stage::Waiting,
-            Event::Question { call: None, number: 0 },
+            Event::Question { call: None, number: 0, silent: false },
             "idle | to next_call | ",
         ),
         (power, Stage::Survey, keyed("1"), "survey | to gather_response | keeps 1"),
@@ -372,9 +378,10 @@ fn a_lead_is_told_again_only_while_the_caller_is_there() {
     gone.session.as_mut().unwrap().free();
     assert_eq!(line(&take(there, &answered("human"))), "talking | conference key | ");
     assert_eq!(line(&take(gone, &answered("human"))), "idle | hangs up | ");
-    // Nor into a room that the caller has left to answer questions.
-    let asked = scene(Mode::Power, true, Stage::Survey);
-    assert_eq!(line(&take(asked, &answered("human"))), "survey | hangs up | ");
+    // Nor into a room that the caller has left to answer questions: nobody talked with them.
+    let asked = take(scene(Mode::Power, true, Stage::Survey), &answered("human"));
+    assert_eq!(line(&asked), "idle | hangs up | moves on");
+    assert_eq!(asked.state.call.unwrap().outcome.unwrap().name(), "abandoned");
 }
 
 #[test]
@@ -389,6 +396,24 @@ fn who_could_not_be_asked_is_called_again() {
     asked.answers = vec![Answer { question_id: 1, digits: "1".into() }];
     let before = take(asked, &ready).state.household_before.unwrap();
     assert_eq!((before.place.name(), before.leads[0].completed), ("completed", true));
+}
+
+#[test]
+fn nobody_is_called_for_a_caller_who_is_not_there() {
+    // No key was pressed in the whole survey: back to the menu, and the lead is not done with.
+    let silent = scene(Mode::Power, true, Stage::Survey);
+    let event = Event::Question { call: Some(CALL), number: 2, silent: true };
+    let after = take(silent, &event);
+    assert_eq!(line(&after), "idle | to callin_choice | ");
+    assert!(!after.state.household.unwrap().leads[0].completed);
+    // Nor is somebody offered for ever to whom nobody says yes or no.
+    let offered = scene(Mode::Preview, true, Stage::Offered);
+    let nothing = |asked| Event::Decide { phone: None, digits: Some(String::new()), asked };
+    let again = take(offered.clone(), &nothing(5));
+    assert_eq!(line(&again), "offered | asks \"Star to call, pound to pass\" | ");
+    let enough = take(offered, &nothing(6));
+    assert_eq!(line(&enough), "idle | to callin_choice | ");
+    assert_eq!(enough.state.household.unwrap().place.name(), "available");
 }
 
 #[test]
@@ -411,7 +436,13 @@ fn what_was_blocked_meanwhile_is_not_called() {
 fn an_answer_that_comes_late_counts() {
     let mut before = scene(Mode::Power, true, Stage::Survey);
     before.session.as_mut().unwrap().free();
-    let event = Event::Keyed { call: Some(CALL), question_id: 2, number: 1, digits: "2".into() };
+    let event = Event::Keyed {
+        call: Some(CALL),
+        question_id: 2,
+        number: 1,
+        silent: false,
+        digits: "2".into(),
+    };
     let after = take(before, &event);
     assert_eq!(line(&after), "idle | to next_call | keeps 2");
     let household = after.state.household.unwrap();

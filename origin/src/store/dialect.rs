@@ -25,11 +25,18 @@ const MYSQL_BUSY: [u16; 2] = [1213, 1205];
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
-    url: String,
-    /// The file, where it is one.
-    file: Option<PathBuf>,
+    place: Place,
     /// Which database it is.
     pub dialect: Dialect,
+}
+
+/// Where a database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// At a server, by URL; it may hold a password.
+    Server(String),
 }
 
 /// A kind of database.
@@ -59,7 +66,8 @@ impl FromStr for Database {
             None if !text.is_empty() => Ok(Database::file(Path::new(text))),
             Some(("sqlite", path)) if !path.is_empty() => Ok(Database::file(Path::new(path))),
             Some(("mysql" | "mariadb", rest)) if rest.contains('/') => {
-                Ok(Database { url: format!("mysql://{rest}"), file: None, dialect: Dialect::Mysql })
+                let place = Place::Server(format!("mysql://{rest}"));
+                Ok(Database { place, dialect: Dialect::Mysql })
             }
             // The rest may hold a password.
             Some((scheme, _)) => Err(NotADatabase(format!("{scheme}://…"))),
@@ -71,34 +79,40 @@ impl FromStr for Database {
 impl Database {
     /// The SQLite file at this path; made if it is not there.
     pub fn file(path: &Path) -> Database {
-        let mut url = String::from("sqlite://");
-        // The path is a part of a URL.
-        for byte in path.as_os_str().as_encoded_bytes() {
-            match byte {
-                b'%' | b'?' | b'#' => {
-                    url.push_str(&format!("%{byte:02X}"));
-                }
-                _ => url.push(char::from(*byte)),
-            }
-        }
-        url.push_str("?mode=rwc");
-        Database { url, file: Some(path.to_owned()), dialect: Dialect::Sqlite }
+        Database { place: Place::File(path.to_owned()), dialect: Dialect::Sqlite }
     }
 
     /// Makes the file and its folder, if there is one and it is not there: for nobody else to read, because
     /// numbers, PINs and answers are in it. What the database puts beside it is as readable as the file.
-    pub(super) fn make(&self) -> std::io::Result<()> {
-        let Some(file) = self.file.as_deref().filter(|file| !file.exists()) else { return Ok(()) };
+    /// Gives the URL that the driver is to be given; it may hold a password.
+    pub(super) fn make(&self) -> std::io::Result<String> {
+        let file = match &self.place {
+            Place::Server(url) => return Ok(url.clone()),
+            Place::File(file) if file.exists() => return url_of(file),
+            Place::File(file) => file,
+        };
         if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
-        OpenOptions::new().create(true).append(true).mode(0o600).open(file).map(drop)
+        OpenOptions::new().create(true).append(true).mode(0o600).open(file)?;
+        url_of(file)
     }
+}
 
-    /// The URL that the driver is given; it may hold a password.
-    pub(super) fn url(&self) -> &str {
-        &self.url
+/// The URL of a file that is there. The driver reads it as any URL, in which dots, marks and letters of
+/// other scripts mean something else.
+fn url_of(file: &Path) -> std::io::Result<String> {
+    let mut url = String::from("sqlite://");
+    for byte in file.canonicalize()?.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => {
+                url.push(char::from(*byte));
+            }
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
     }
+    url.push_str("?mode=rw");
+    Ok(url)
 }
 
 // === impl Dialect ===
@@ -250,9 +264,12 @@ mod tests {
     #[tokio::test]
     async fn nobody_else_reads_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("new/s.sqlite");
-        let store = super::super::Store::open(&Database::file(&file)).await.unwrap();
+        // However odd its name is, the file that is made is the one that is used.
+        let name = folder.path().join("new/../new ä?%/s.sqlite");
+        std::fs::create_dir(folder.path().join("new")).unwrap();
+        let store = super::super::Store::open(&Database::file(&name)).await.unwrap();
         store.ping().await.unwrap();
+        let file = folder.path().join("new ä?%/s.sqlite");
         for name in ["s.sqlite", "s.sqlite-wal", "s.sqlite-shm"] {
             let mode = std::fs::metadata(file.with_file_name(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
@@ -265,7 +282,6 @@ mod tests {
         assert_eq!(read("data/a.sqlite").unwrap(), Dialect::Sqlite);
         assert_eq!(read("sqlite://a.sqlite").unwrap(), Dialect::Sqlite);
         assert_eq!(read("mysql://root@127.0.0.1:3306/holdline").unwrap(), Dialect::Mysql);
-        assert_eq!(Database::file(Path::new("data/a?b")).url(), "sqlite://data/a%3Fb?mode=rwc");
         let refused = read("postgres://user:secret@host/x").unwrap_err().to_string();
         assert!(refused.contains("mysql://") && !refused.contains("secret"), "{refused}");
         assert!(read("").is_err());

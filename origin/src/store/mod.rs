@@ -122,13 +122,13 @@ impl Store {
     pub async fn open_with(database: &Database, patience: Duration) -> anyhow::Result<Store> {
         sqlx::any::install_default_drivers();
         let dialect = database.dialect;
-        database.make()?;
+        let url = database.make()?;
         let pool = AnyPoolOptions::new()
             .max_connections(dialect.connections())
             // While it is opened; later nobody waits longer than `PATIENCE` (see `begin`).
             .acquire_timeout(Duration::from_secs(10))
             .after_connect(move |connection, _| Box::pin(dialect.prepare(connection, patience)))
-            .connect(database.url())
+            .connect(&url)
             .await?;
         migrate(&pool, dialect).await?;
         let ids = Ids { next: AtomicI64::new(0), end: AtomicI64::new(0), refill: Mutex::new(()) };

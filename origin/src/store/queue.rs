@@ -29,21 +29,16 @@ pub(super) async fn hand_out(
     campaign: i64,
     only_good: bool,
 ) -> Result<Option<Household>, StoreError> {
-    let lock = writing.dialect.skip_locked();
-    let select = format!(
-        "SELECT id FROM households WHERE campaign_id = ? AND place = 'available' \
-         ORDER BY score, sequence LIMIT 1{lock}"
-    );
     for _ in 0..PASSED_OVER {
-        let next = sqlx::query_scalar::<_, i64>(AssertSqlSafe(select.clone()));
-        let Some(id) = next.bind(campaign).fetch_optional(writing.connection()).await? else {
-            // Somebody else may hold what there is, for a moment.
-            let count =
-                "SELECT COUNT(*) FROM households WHERE campaign_id = ? AND place = 'available'";
-            let row = sqlx::query(count).bind(campaign).fetch_one(writing.connection()).await?;
-            let any = row.try_get::<i64, _>(0)? > 0;
-            return if any { Err(StoreError::Busy) } else { Ok(None) };
+        // What somebody else holds is passed over; where that is all there is, it is waited for.
+        let free = next(writing, campaign, writing.dialect.skip_locked()).await?;
+        let next = match free {
+            None if writing.dialect.waits_for_rows() => {
+                next(writing, campaign, writing.dialect.for_update()).await?
+            }
+            free => free,
         };
+        let Some(id) = next else { return Ok(None) };
         let take = "UPDATE households SET place = 'presented', score = ? WHERE id = ? AND place = 'available'";
         let taken = sqlx::query(take).bind(now_ms()).bind(id).execute(writing.connection()).await?;
         if taken.rows_affected() == 0 {
@@ -56,6 +51,20 @@ pub(super) async fn hand_out(
         }
     }
     Ok(None)
+}
+
+/// The number that is next, held.
+async fn next(
+    writing: &mut Writing<'_>,
+    campaign: i64,
+    lock: &str,
+) -> Result<Option<i64>, StoreError> {
+    let select = format!(
+        "SELECT id FROM households WHERE campaign_id = ? AND place = 'available' \
+         ORDER BY score, sequence LIMIT 1{lock}"
+    );
+    let query = sqlx::query_scalar(AssertSqlSafe(select)).bind(campaign);
+    Ok(query.fetch_optional(writing.connection()).await?)
 }
 
 /// A household with its leads, held.

@@ -246,7 +246,7 @@ impl Twilio {
 
     /// The calls to a number, the newest first. Twilio writes ten digits as North American.
     pub async fn calls_to(&self, number: &str) -> Result<Vec<Call>, Trouble> {
-        let number = if number.len() == 10 { format!("+1{number}") } else { format!("+{number}") };
+        let number = if number.len() == 10 { format!("+1{number}") } else { dialed(number) };
         let query = Form::from_pairs([("To", number.as_str()), ("PageSize", "50")]).encode();
         let page: Page =
             self.ask(Method::GET, &self.url(&format!(".json?{query}")), &Form::default()).await?;
@@ -309,6 +309,12 @@ impl Twilio {
     }
 }
 
+/// A number as Twilio takes it: of ten digits as it is, which is North American; any other needs its plus
+/// (`twilio.com/docs/api/errors/21211`).
+fn dialed(digits: &str) -> String {
+    if digits.len() == 10 { digits.to_owned() } else { format!("+{digits}") }
+}
+
 /// An error and what caused it.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -327,8 +333,8 @@ impl Dial {
     fn form(&self) -> Form {
         let ring = self.ring_s.to_string();
         let mut form = Form::from_pairs([
-            ("From", self.from.as_str()),
-            ("To", &self.to),
+            ("From", dialed(&self.from).as_str()),
+            ("To", &dialed(&self.to)),
             ("Url", &self.url),
             ("FallbackUrl", &self.fallback_url),
             ("StatusCallback", &self.status_callback),

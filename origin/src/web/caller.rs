@@ -12,7 +12,7 @@ use holdline_twilio::Form;
 
 use super::App;
 use super::request::TwilioRequest;
-use super::step::{Answer, Row, counted, instead, step};
+use super::step::{Answer, Row, counted, instead};
 use crate::core::documents;
 use crate::core::fallback::{self, Asker};
 use crate::core::step::{Event, Reason};
@@ -34,16 +34,10 @@ pub(super) async fn read_instruction_options(
     step(&app, row, &request, session(&request), event).await
 }
 
-/// POST `/caller/{id}/ready_to_call`: the next number; a closed gate ends the session. Where Twilio asks
-/// for it because it could not ask a question, or hand in its answer, the question is asked again.
+/// POST `/caller/{id}/ready_to_call`: the next number; a closed gate ends the session.
 pub(super) async fn ready_to_call(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
     let row = Row { name: "ready_to_call", asker: Asker::Caller };
-    let event = fallback::failure(&request.form).and_then(|failure| {
-        let of_survey = matches!(failure.step(), "gather_response" | "submit_response");
-        of_survey.then(|| question(&failure.query()))
-    });
-    let event = event.unwrap_or(Event::Ready { ends: true });
-    step(&app, row, &request, session(&request), event).await
+    step(&app, row, &request, session(&request), Event::Ready { ends: true }).await
 }
 
 /// POST `/caller/{id}/next_call`: the next number.
@@ -56,7 +50,8 @@ pub(super) async fn next_call(State(app): State<Arc<App>>, request: TwilioReques
 pub(super) async fn preview(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
     let row = Row { name: "conference_started_preview", asker: Asker::Caller };
     let phone = request.query.filled("phone").map(str::to_owned);
-    let event = Event::Decide { phone, digits: Some(request.digits().to_owned()) };
+    let asked = u32::try_from(request.index("asked")).unwrap_or(u32::MAX);
+    let event = Event::Decide { phone, digits: Some(request.digits().to_owned()), asked };
     step(&app, row, &request, session(&request), event).await
 }
 
@@ -64,7 +59,7 @@ pub(super) async fn preview(State(app): State<Arc<App>>, request: TwilioRequest)
 pub(super) async fn power(State(app): State<Arc<App>>, request: TwilioRequest) -> Answer {
     let row = Row { name: "conference_started_power", asker: Asker::Caller };
     let phone = request.query.filled("phone").map(str::to_owned);
-    let event = Event::Decide { phone, digits: None };
+    let event = Event::Decide { phone, digits: None, asked: 0 };
     step(&app, row, &request, session(&request), event).await
 }
 
@@ -88,6 +83,7 @@ pub(super) async fn submit_response(State(app): State<Arc<App>>, request: Twilio
             call: request.number("call_id"),
             question_id,
             number: request.index("question_number"),
+            silent: request.query.get("silent").is_some(),
             digits: request.digits().to_owned(),
         },
         // Without a question there is no answer, and the survey goes on where it is.
@@ -188,7 +184,25 @@ pub(super) async fn monitor_start(State(app): State<Arc<App>>, request: TwilioRe
 /// A question, as a query names it; the first where it names none.
 fn question(query: &Form) -> Event {
     let number = query.get("question_number").and_then(|number| number.parse().ok()).unwrap_or(0);
-    Event::Question { call: query.get("call_id").and_then(|call| call.parse().ok()), number }
+    let call = query.get("call_id").and_then(|call| call.parse().ok());
+    Event::Question { call, number, silent: query.get("silent").is_some() }
+}
+
+/// Takes a step of a caller's. Where Twilio asks for it because another one failed, that one is taken: a
+/// call has one fallback for all that comes later. What could not be handed in is asked for again.
+async fn step(app: &App, row: Row, request: &TwilioRequest, about: About, usual: Event) -> Answer {
+    let failed = fallback::failure(&request.form).and_then(|failure| match failure.step() {
+        "gather_response" | "submit_response" => Some(question(&failure.query())),
+        "pause" => {
+            let turn = failure.query().get("turn").and_then(|turn| turn.parse().ok());
+            Some(Event::Pause { turn, over: false })
+        }
+        _ => None,
+    });
+    // The end of a leg is its end, whatever failed before.
+    let ends = matches!(usual, Event::SessionEnded { .. } | Event::Pause { over: true, .. });
+    let event = failed.filter(|_| !ends).unwrap_or(usual);
+    super::step::step(app, row, request, about, event).await
 }
 
 fn session(request: &TwilioRequest) -> About {

@@ -74,6 +74,7 @@ impl Worker {
         tokio::join!(
             self.clone().carry_out_orders(),
             self.clone().reconcile(),
+            self.show_what_waits(),
             self.charge_what_has_ended(),
             self.recycle(),
             self.forget()

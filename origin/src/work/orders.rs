@@ -334,6 +334,9 @@ impl Worker {
 
     async fn try_put_off(&self, order: Order, wait: Duration, why: &str) -> Result<(), StoreError> {
         let mut writing = self.store.begin().await?;
+        if order.kind == Kind::Dial {
+            writing.call_was_not_placed(order.subject).await?;
+        }
         writing.order_waits(&order, wait, why).await?;
         writing.commit().await
     }
@@ -357,6 +360,9 @@ impl Worker {
     ) -> Result<(), StoreError> {
         let mut writing = self.store.begin().await?;
         let mut to_do = false;
+        if matches!(step, Some((_, Event::Placed(Placed::NotSent)))) {
+            writing.call_was_not_placed(order.subject).await?;
+        }
         if let Some((about, event)) = step {
             to_do = writing.step(about, event, &self.links, Timestamp::now()).await?.to_do;
         }
@@ -397,6 +403,13 @@ impl Writing<'_> {
         let query = sqlx::query(update).bind(queue::DNC).bind(call.household_id);
         query.execute(self.connection()).await?;
         Ok(true)
+    }
+
+    /// Twilio was not asked for the call after all.
+    async fn call_was_not_placed(&mut self, call: i64) -> Result<(), StoreError> {
+        let update = "UPDATE lead_calls SET dialed_ms = NULL WHERE id = ?";
+        sqlx::query(update).bind(call).execute(self.connection()).await?;
+        Ok(())
     }
 
     /// Twilio is about to be asked to place a call. From now on the household rests.

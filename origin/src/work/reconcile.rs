@@ -19,8 +19,10 @@ use crate::twilio::{Call, Trouble};
 
 /// The longest that a leg may ring, Twilio's own allowance of 5 s included.
 const RINGS: Duration = Duration::from_secs(35);
-/// How many are looked up in one go, beside each other.
-const AT_ONCE: i64 = 20;
+/// How many are looked up in one go, beside each other: not so many that orders find no turn.
+const AT_ONCE: i64 = 10;
+/// How often it is shown how many orders wait.
+const SHOWN: Duration = Duration::from_secs(2);
 /// What seems well is looked up after so many times the patience.
 const NOW_AND_THEN: u32 = 6;
 /// For so long somebody may still be about to ask Twilio for a call, having said so.
@@ -54,20 +56,28 @@ impl Worker {
         loop {
             tokio::time::sleep(pace.mul_f64(0.75 + fastrand::f64() * 0.5)).await;
             self.look_up_all().await;
-            if let Ok((count, age_ms)) = self.store.orders_waiting().await {
-                self.metrics.orders_waiting(count, age_ms);
-            }
         }
     }
 
-    /// Looks up whatever is due, a few at a time; after an outage those are many.
+    /// Shows how many orders wait, whatever keeps the others.
+    pub(super) async fn show_what_waits(&self) {
+        loop {
+            if let Ok((count, age_ms)) = self.store.orders_waiting().await {
+                self.metrics.orders_waiting(count, age_ms);
+            }
+            tokio::time::sleep(SHOWN).await;
+        }
+    }
+
+    /// Looks up whatever is due, a few at a time; after an outage those are many. While Twilio does not
+    /// answer it is not asked for more.
     async fn look_up_all(self: &Arc<Self>) {
         loop {
             let (legs, sessions) = (self.reconcile_legs().await, self.reconcile_sessions().await);
             let mut more = false;
             for done in [legs, sessions] {
                 match done {
-                    Ok(count) => more |= count >= AT_ONCE,
+                    Ok(answered) => more |= answered >= AT_ONCE,
                     Err(error) => {
                         tracing::warn!(%error, "not everything was looked up");
                         return;
@@ -80,7 +90,7 @@ impl Worker {
         }
     }
 
-    /// How many were looked up.
+    /// How many Twilio has answered for.
     async fn reconcile_legs(self: &Arc<Self>) -> Result<i64, StoreError> {
         let mut looking = JoinSet::new();
         for leg in self.store.legs_to_look_up(self.patience, self.speed).await? {
@@ -90,7 +100,8 @@ impl Worker {
         all_of(looking.join_all().await)
     }
 
-    async fn reconcile_leg(&self, leg: &Leg) -> Result<(), StoreError> {
+    /// Whether Twilio has answered.
+    async fn reconcile_leg(&self, leg: &Leg) -> Result<bool, StoreError> {
         let found = match (&leg.call_sid, leg.dialed_ms) {
             (Some(sid), _) => self.twilio.fetch(sid).await.map(Some),
             (None, Some(dialed)) => match self.look_for(leg, dialed).await {
@@ -99,7 +110,7 @@ impl Worker {
                 Err(Unseen::Store(error)) => return Err(error),
             },
             // It was not dialed: its order is in the outbox still.
-            (None, None) => return Ok(()),
+            (None, None) => return Ok(true),
         };
         self.metrics.twilio(found.as_ref().err());
         let asked = |at: i64| now_ms() - at < millis(ASKING);
@@ -107,19 +118,20 @@ impl Worker {
             Ok(Some(call)) if call.is_over() => Event::LegEnded(end_of(&call)),
             // It goes on; now at least it is known.
             Ok(Some(call)) if leg.call_sid.is_none() => Event::Placed(Placed::Taken(call.sid)),
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) if leg.dialed_ms.is_some_and(asked) => return Ok(()),
+            Ok(Some(_)) => return Ok(true),
+            Ok(None) if leg.dialed_ms.is_some_and(asked) => return Ok(true),
             // It was not placed after all, or Twilio does not know it any more.
             Ok(None) | Err(Trouble::Refused { status: 404, .. }) => Event::LegEnded(never_was(leg)),
             Err(trouble) => {
                 tracing::warn!(%trouble, call = leg.id, "a leg could not be looked up");
-                return Ok(());
+                return Ok(false);
             }
         };
         let what = if matches!(event, Event::Placed(_)) { "leg found" } else { "leg closed" };
         tracing::info!(call = leg.id, stage = leg.stage, "{what}, which Twilio has not reported");
         self.metrics.reconciled(what);
-        self.step(&About::LeadCall { id: Some(leg.id), call_sid: None }, &event).await
+        self.step(&About::LeadCall { id: Some(leg.id), call_sid: None }, &event).await?;
+        Ok(true)
     }
 
     /// The call that was placed for a leg whose answer never came: one to that number, made when Twilio
@@ -144,7 +156,8 @@ impl Worker {
         all_of(looking.join_all().await)
     }
 
-    async fn reconcile_session(&self, session: &Silent) -> Result<(), StoreError> {
+    /// Whether Twilio has answered.
+    async fn reconcile_session(&self, session: &Silent) -> Result<bool, StoreError> {
         let found = self.twilio.fetch(&session.call_sid).await;
         self.metrics.twilio(found.as_ref().err());
         let (over, duration_s) = match found {
@@ -152,7 +165,7 @@ impl Worker {
             Err(Trouble::Refused { status: 404, .. }) => (true, None),
             Err(trouble) => {
                 tracing::warn!(%trouble, session = session.id, "a session could not be looked up");
-                return Ok(());
+                return Ok(false);
             }
         };
         if over {
@@ -163,7 +176,8 @@ impl Worker {
             self.metrics.reconciled("session closed");
         }
         let event = if over { Event::SessionEnded { duration_s } } else { Event::Silent };
-        self.step(&About::Session { id: Some(session.id), call_sid: None }, &event).await
+        self.step(&About::Session { id: Some(session.id), call_sid: None }, &event).await?;
+        Ok(true)
     }
 }
 
@@ -173,10 +187,10 @@ enum Unseen {
     Store(StoreError),
 }
 
-/// Each was tried: how many those were, or why the first failed that did.
-fn all_of(all: Vec<Result<(), StoreError>>) -> Result<i64, StoreError> {
-    let count = i64::try_from(all.len()).unwrap_or(AT_ONCE);
-    all.into_iter().collect::<Result<(), StoreError>>().map(|()| count)
+/// Each was tried: how many Twilio has answered for, or why the first failed that did.
+fn all_of(all: Vec<Result<bool, StoreError>>) -> Result<i64, StoreError> {
+    let answered: Vec<bool> = all.into_iter().collect::<Result<_, StoreError>>()?;
+    Ok(answered.into_iter().map(i64::from).sum())
 }
 
 fn end_of(call: &Call) -> LegEnd {
