@@ -93,6 +93,19 @@ struct Accepting {
     admin: JoinHandle<()>,
 }
 
+/// What a process was told while it read its configuration.
+enum Meanwhile {
+    /// Nothing that is left to be done.
+    Nothing,
+    /// To stop.
+    Stop,
+    /// To hand over; and whether to read the configuration once more, where that fails.
+    Upgrade {
+        /// To read it.
+        again: bool,
+    },
+}
+
 // === impl Running ===
 
 impl Running {
@@ -133,14 +146,18 @@ impl Running {
     /// Serves until a signal ends that, or another process has taken over.
     pub async fn until_stopped(mut self, mut signals: Signals) -> anyhow::Result<()> {
         loop {
+            let mut reload = false;
             let asked = tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop => break,
                     Told::Upgrade => None,
                     Told::Reload => match self.reload(&mut signals).await {
-                        Some(Told::Stop) => break,
-                        Some(Told::Upgrade) => None,
-                        _ => continue,
+                        Meanwhile::Stop => break,
+                        Meanwhile::Upgrade { again } => {
+                            reload = again;
+                            None
+                        }
+                        Meanwhile::Nothing => continue,
                     },
                 },
                 asked = self.upgrades.recv() => asked,
@@ -148,7 +165,6 @@ impl Running {
                     anyhow::bail!("a public listener ended: {ended:?}");
                 }
             };
-            let mut reload = false;
             let handed = tokio::select! {
                 handed = self.hand_over() => handed.map_err(|error| format!("{error:#}")),
                 () = signals.stop(&mut reload) => break,
@@ -260,10 +276,10 @@ impl Running {
     }
 
     /// Reads the configuration again; it may be on a disk that hangs, and nobody is kept from stopping the
-    /// process by that. Gives what it was told meanwhile, besides to do that once more.
-    async fn reload(&self, signals: &mut Signals) -> Option<Told> {
+    /// process by that.
+    async fn reload(&self, signals: &mut Signals) -> Meanwhile {
         loop {
-            let (mut again, mut upgrade) = (false, None);
+            let (mut again, mut upgrade) = (false, false);
             let reload = self.parts.reload.now();
             tokio::pin!(reload);
             loop {
@@ -271,15 +287,17 @@ impl Running {
                     // What came of it is in the log.
                     _ = &mut reload => break,
                     told = signals.next() => match told {
-                        Told::Stop => return Some(Told::Stop),
+                        Told::Stop => return Meanwhile::Stop,
                         Told::Reload => again = true,
-                        // The new process reads it by itself.
-                        Told::Upgrade => upgrade = Some(Told::Upgrade),
+                        Told::Upgrade => upgrade = true,
                     },
                 }
             }
-            if upgrade.is_some() || !again {
-                return upgrade;
+            if upgrade {
+                return Meanwhile::Upgrade { again };
+            }
+            if !again {
+                return Meanwhile::Nothing;
             }
         }
     }

@@ -9,13 +9,14 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use holdline_policy::Upstream;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -79,7 +80,7 @@ pub struct Keeper {
     /// Whether another process does.
     left: AtomicBool,
     /// One at a time.
-    keeping: Mutex<()>,
+    keeping: Arc<Mutex<()>>,
 }
 
 // === impl State ===
@@ -128,7 +129,7 @@ impl Keeper {
             clock: lasting.clock,
             current,
             left: AtomicBool::new(false),
-            keeping: Mutex::default(),
+            keeping: Arc::default(),
         }
     }
 
@@ -148,8 +149,16 @@ impl Keeper {
 
     /// Writes it now, unless another process does; gives up waiting for a disk that hangs.
     pub async fn keep_now(self: Arc<Keeper>) -> io::Result<()> {
-        let kept = timeout(LONGEST, spawn_blocking(move || self.keep())).await;
-        match kept {
+        // While a disk hangs, one thread hangs with it and no more.
+        let kept = timeout(LONGEST, async {
+            let turn = self.keeping.clone().lock_owned().await;
+            let keep = move || {
+                let _turn = turn;
+                self.keep()
+            };
+            spawn_blocking(keep).await
+        });
+        match kept.await {
             Ok(Ok(kept)) => kept,
             Ok(Err(error)) => Err(io::Error::other(error)),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -162,12 +171,6 @@ impl Keeper {
     }
 
     fn keep(&self) -> io::Result<()> {
-        // While a disk hangs, one thread hangs with it and no more.
-        let _keeping = match self.keeping.try_lock() {
-            Ok(keeping) => keeping,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-        };
         if self.left.load(Ordering::Acquire) {
             return Ok(());
         }

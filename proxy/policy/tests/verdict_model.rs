@@ -81,9 +81,9 @@ struct Life {
     most_flaps: u32,
 }
 
-/// How many flaps lengthen the hold-down.
+/// How many flaps are remembered: those that lengthen the hold-down, and one more.
 fn flaps_that_count(limits: &Thresholds) -> u32 {
-    1 + (0..).find(|tries| limits.hold_down.is_longest(*tries)).expect("it doubles up to the cap")
+    2 + (0..).find(|tries| limits.hold_down.is_longest(*tries)).expect("it doubles up to the cap")
 }
 
 fn ms(n: u64) -> Duration {

@@ -149,12 +149,13 @@ pub async fn drill(arguments: DrillArguments) -> anyhow::Result<String> {
         "rows": arguments.row,
         "for_ms": millis(time),
     });
+    let order = Bytes::from(order.to_string());
+    if arguments.detach {
+        return shown(&client.post("/drill", order).await?, arguments.json);
+    }
     // From here on an interrupt ends the drill, whenever it comes.
     let mut interrupts = signal(SignalKind::interrupt())?;
-    let begun = client.post("/drill", Bytes::from(order.to_string())).await?;
-    if arguments.detach {
-        return shown(&begun, arguments.json);
-    }
+    let begun = client.post("/drill", order).await?;
     let ended = async {
         loop {
             sleep(LOOK).await;

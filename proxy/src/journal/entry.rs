@@ -45,7 +45,7 @@ pub enum What {
         ms: u64,
     },
     /// Visits were answered, or kept, without it having been asked, in the time before: it was left alone,
-    /// barred, or had no place left.
+    /// barred, or had as many in flight as it may have.
     Unasked {
         /// Who was not asked.
         upstream: Name,

@@ -366,12 +366,22 @@ impl Listener {
         }
         let address = self.address;
         let mut tls = Tls { stamp, ..tls.clone() };
-        match tls.files.load() {
+        let read = tls.files.load();
+        if let Ok(identity) = &read {
+            tls.stamp = identity.stamp.clone();
+            tls.acceptor = identity.config.clone().into();
+        }
+        let (proxy_protocol, http2) = (manner.proxy_protocol, manner.http2);
+        let renewed = Arc::new(Manner { tls: Some(tls), proxy_protocol, http2 });
+        let before = self.manner.compare_and_swap(&manner, renewed);
+        if !Arc::ptr_eq(&before, &manner) {
+            // A reload that came between has read the files as well.
+            return;
+        }
+        match read {
             Ok(identity) => {
                 tracing::info!(%address, "the certificates were read anew");
                 metrics.certificates_read("read", Some((address, &identity)));
-                tls.stamp = identity.stamp;
-                tls.acceptor = identity.config.into();
             }
             Err(faults) => {
                 for fault in faults {
@@ -380,10 +390,6 @@ impl Listener {
                 metrics.certificates_read("failed", None);
             }
         }
-        let (proxy_protocol, http2) = (manner.proxy_protocol, manner.http2);
-        let renewed = Arc::new(Manner { tls: Some(tls), proxy_protocol, http2 });
-        // A reload that came between has read the files as well.
-        self.manner.compare_and_swap(&manner, renewed);
     }
 }
 

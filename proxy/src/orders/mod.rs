@@ -193,7 +193,7 @@ impl Orders {
         let order = |(row, order): (&String, &InForce)| Order {
             stance: order.stance.name().to_owned(),
             row: Some(row).filter(|row| !row.is_empty()).cloned(),
-            until_ms: order.until_ms,
+            until_ms: order.ends_ms(),
         };
         in_force.map(order).collect()
     }
@@ -340,7 +340,7 @@ impl Orders {
         if over.is_empty() {
             return;
         }
-        self.change(|stances| stances.retain(|_, order| !is_over(order)));
+        self.change(|stances| stances.retain(|row, _| !over.contains(row)));
         for row in over {
             let stance = self.stance(&row).name().to_owned();
             let row = Some(row).filter(|row| !row.is_empty());
@@ -415,6 +415,12 @@ impl InForce {
     fn until(stance: Stance, until_ms: u64) -> InForce {
         let left = Duration::from_millis(until_ms.saturating_sub(unix_ms()));
         InForce { stance, until_ms, ends: Instant::now() + left.min(LONGEST_STANCE) }
+    }
+
+    /// When it ends by the clock of now, in milliseconds since 1970.
+    fn ends_ms(&self) -> u64 {
+        let left = self.ends.saturating_duration_since(Instant::now());
+        self.until_ms.min(unix_ms().saturating_add(millis(left)))
     }
 
     fn is_over(&self) -> bool {

@@ -54,6 +54,7 @@ impl Relay {
     ) -> Asked<T> {
         let began = self.clock.now();
         let row = question.visit.row;
+        let asked_before = record.origin_was_asked;
         let standing = self.standing_of(row);
         let mut course = plan(question.row, &standing, question.deadline);
         let drill = record.drill.clone().filter(|drill| !drill.is_over());
@@ -157,6 +158,9 @@ impl Relay {
                     match result {
                         Ok(value) => return Asked::Good(note.upstream, value),
                         Err(ended) => {
+                            if ended.outcome == Outcome::Full && note.upstream == Upstream::Origin {
+                                record.origin_was_asked = asked_before;
+                            }
                             if ended.outcome == Outcome::Full && slot.is_one_at_a_time() {
                                 skipped = Some(note.upstream);
                             }

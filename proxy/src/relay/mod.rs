@@ -25,8 +25,8 @@ use bytes::Bytes;
 use holdline_policy::backoff::Backoff;
 use holdline_policy::hedge::Latency;
 use holdline_policy::{
-    Budget, Catalogue, Course, Deadline, Ended, Kind, Outcome, Party, Replay, Row, Stance, Stopped,
-    Upstream,
+    Access, Budget, Catalogue, Course, Deadline, Ended, Kind, Outcome, Party, Replay, Row, Stance,
+    Stopped, Upstream,
 };
 use holdline_twilio::{Keyring, PublicUrl};
 use http::HeaderValue;
@@ -155,9 +155,8 @@ impl Relay {
             Kind::Asynchronous => self.deliver(&mut question, record).await,
             Kind::Synchronous | Kind::Media => self.steer(&mut question, record).await,
         };
-        // What it would have said nobody knows.
-        let could_be_asked = question.row.chain.contains(&Upstream::Origin);
-        if could_be_asked && !record.origin_was_asked && question.held.is_none() {
+        if !record.origin_was_asked && self.would_ask_the_origin(&question) {
+            // What it would have said nobody knows.
             self.row_watches[question.visit.row].count_unasked();
         }
         self.tell(&question, &answer);
@@ -166,6 +165,23 @@ impl Relay {
             first.answered(&answer);
         }
         answer
+    }
+
+    /// Whether the origin is the first to be asked by such a visit, were it believed in and not barred. A
+    /// report that only waits for its turn is seen when it is delivered.
+    fn would_ask_the_origin(&self, question: &Question<'_>) -> bool {
+        let comes_first = question.row.chain.first() == Some(&Upstream::Origin);
+        comes_first
+            && match question.row.kind {
+                Kind::Asynchronous => {
+                    let standing = self.standing_of(question.visit.row);
+                    standing.of(Upstream::Origin) != Access::Serving
+                }
+                Kind::Synchronous | Kind::Media => {
+                    question.held.is_none()
+                        && question.row.has_required_query(question.visit.arrival.query())
+                }
+            }
     }
 
     /// Whether nobody asks, or has asked, the same; otherwise the answer to both. By Twilio's token

@@ -264,8 +264,9 @@ impl Verdict {
         match to {
             Phase::Down { .. } if !same => {
                 let came_back = !matches!(self.phase, Phase::Trial { .. });
-                // What can be held down no longer for it would only be remembered longer.
-                let counts = self.flaps == 0 || !limits.hold_down.is_longest(self.flaps - 1);
+                // What can be held down no longer for it would only be remembered longer. One more than that
+                // counts: a trial that fails is held down for as long as its outage was.
+                let counts = self.flaps < 2 || !limits.hold_down.is_longest(self.flaps - 2);
                 self.flaps += u32::from(came_back && counts);
                 self.flap_forgotten = now;
                 self.probes.good = 0;

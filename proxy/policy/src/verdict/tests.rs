@@ -376,6 +376,23 @@ fn failed_trials_are_one_outage_and_no_flaps() {
     assert_eq!((watched.verdict.flaps(), until.since(watched.verdict.since()).as_secs()), (2, 2));
 }
 
+#[test]
+fn at_the_cap_a_failed_trial_is_held_down_as_long_as_its_outage() {
+    let mut watched = Watched::new();
+    let held = |watched: &Watched| {
+        let Phase::Down { until, .. } = watched.verdict.phase() else { unreachable!() };
+        until.since(watched.verdict.since()).as_secs()
+    };
+    for _ in 0..9 {
+        watched.live(&[(Bad, 1), (Bad, 2), (Bad, 3)]).is("down by traffic");
+        watched.wait(60_000).probes(&[Good, Good]).is("trial").live(&[(Good, 1); 3]).is("well");
+    }
+    watched.live(&[(Bad, 1), (Bad, 2), (Bad, 3)]);
+    assert_eq!(held(&watched), 60);
+    watched.wait(60_000).probes(&[Good, Good]).is("trial").live(&[(Bad, 1)]).is("down by traffic");
+    assert_eq!(held(&watched), 60);
+}
+
 /// An upstream under observation with two rows.
 struct WatchedRows {
     belief: Belief,

@@ -111,7 +111,10 @@ impl Past {
 
 impl Reading {
     fn take(&mut self, entry: Entry) {
-        if let What::Process { thresholds, .. } = &entry.what {
+        // Who leaves says what was in force for it.
+        if let What::Process { what, thresholds, .. } = &entry.what
+            && !matches!(what.as_ref(), "left" | "stopped")
+        {
             self.judging = Some(Judging::read_again(thresholds));
         }
         if entry.at < self.since {
