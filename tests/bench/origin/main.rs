@@ -64,9 +64,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().what {
         What::Load { callers, seconds, speeds, leads } => {
             say(
-                "| database | speed | webhooks a second | p50 | p99 | p99.9 | longest | breaches | origin's CPU a webhook |",
+                "| database | speed | calls of callers | people talked with | webhooks a second | p50 | p99 | p99.9 | longest | breaches | origin's CPU a webhook |",
             );
-            say("|---|---|---|---|---|---|---|---|---|");
+            say("|---|---|---|---|---|---|---|---|---|---|---|");
             for speed in speeds {
                 let mut world = on_sqlite().await;
                 bear(&mut world, "SQLite", callers, seconds, speed, leads).await?;
@@ -121,10 +121,18 @@ async fn bear(
     let (begun, cpu) = (Instant::now(), cpu_seconds(pid)?);
     let (summary, _) = load::run(&company, load, |_| {}).await.map_err(anyhow::Error::msg)?;
     let (took, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds(pid)? - cpu);
+    let let_in = world.count("SELECT COUNT(*) FROM caller_sessions").await?;
+    let talked = "SELECT COUNT(*) FROM lead_calls WHERE connected_ms IS NOT NULL";
+    let talked = world.count(talked).await?;
+    // Otherwise it is no work that is measured.
+    anyhow::ensure!(
+        let_in >= i64::try_from(callers)? && talked > 0,
+        "{let_in} let in, {talked} talks"
+    );
     let total = summary.total();
     let waits = summary.waits();
     say(&format!(
-        "| {database} | {speed} | {:.0} | {} ms | {} ms | {} ms | {} ms | {} | {:.2} ms |",
+        "| {database} | {speed} | {let_in} | {talked} | {:.0} | {} ms | {} ms | {} ms | {} ms | {} | {:.2} ms |",
         total as f64 / took,
         waits.p50_ms,
         waits.p99_ms,
