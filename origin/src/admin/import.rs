@@ -16,7 +16,7 @@ use crate::store::{Store, StoreError, Writing, breathe, queue};
 /// Faults that are shown of one file.
 pub(super) const MOST_FAULTS: usize = 50;
 /// Households that are written at once: few, because callers wait for the store as well.
-const BATCH: usize = 20;
+const BATCH: usize = 50;
 /// As long as the columns of the store.
 const LONGEST_NAME: usize = 200;
 const LONGEST_FIELDS: usize = 4000;

@@ -35,10 +35,10 @@ enum What {
         #[arg(long, default_value_t = 40)]
         seconds: u64,
         /// How much faster than in reality they talk.
-        #[arg(long, value_delimiter = ',', default_values_t = [4.0, 12.0])]
+        #[arg(long, value_delimiter = ',', default_values_t = [2.0, 4.0])]
         speeds: Vec<f64>,
         /// People on the list.
-        #[arg(long, default_value_t = 40_000)]
+        #[arg(long, default_value_t = 10_000)]
         leads: usize,
     },
     /// Campaigns with faults, one after another.
