@@ -8,9 +8,10 @@
 
 use holdline_tests::World;
 use holdline_tests::campaign::{
-    LONG, RECORDING, campaign, campaign_with_harm, check_answers, check_dials, check_invariants,
-    on_mariadb, on_sqlite, work_through,
+    LONG, RECORDING, campaign, check_answers, check_dials, check_invariants, on_mariadb, on_sqlite,
+    work_through,
 };
+use holdline_tests::harm::campaign_with_harm;
 use twilio_sim::Transcript;
 
 async fn whole_campaign(world: &World, mode: &str, more: &[&str], outcomes: &[(&str, i64)]) {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::documents;
 use super::offer::shown;
-use super::state::{CallStage, Decision, LeadCall, Mode, Outcome, Place, Question, Stage};
+use super::state::{CallStage, Decision, LeadCall, Mode, Outcome, Place, Question, Session, Stage};
 use super::step::{Effect, Event, LegEnd, Placed, Run, State, Supply, Told, Want};
 
 /// Takes a step that a lead's leg calls for. A leg that nobody knows is hung up on.
@@ -61,15 +61,12 @@ fn answered(
     call_sid: &str,
 ) -> Told {
     if let Some(decision) = call.decision {
-        let document = document(run, call, decision);
-        // They were not told in time: the caller has left the room, and nobody talked with them.
-        if decision == Decision::Connect
-            && call.stage != CallStage::Over
-            && document == documents::hang_up()
-        {
+        let late = decision == Decision::Connect && call.stage != CallStage::Over;
+        if late && caller_in_the_room(run, call).is_none() {
+            // They were not told in time: the caller has left the room, and nobody talked with them.
             return Ok(left_alone(run, call));
         }
-        return Ok(document);
+        return Ok(document(run, call, decision));
     }
     let human = in_progress && !is_machine(by);
     // What was under way when the leg ended can do nothing for it any more.
@@ -138,14 +135,17 @@ fn connect(run: &mut Run<'_>, call: &LeadCall) {
     }
 }
 
+/// The caller whom this lead was put through to, unless they have left the room, or talk in it with
+/// somebody else.
+fn caller_in_the_room<'r>(run: &'r Run<'_>, call: &LeadCall) -> Option<&'r Session> {
+    let is_there =
+        |session: &&Session| session.stage == Stage::Talking && session.call == Some(call.id);
+    run.state.session.as_ref().filter(is_there)
+}
+
 /// What the leg is told for what was decided.
 fn document(run: &Run<'_>, call: &LeadCall, decision: Decision) -> Response {
-    // Not into a room that the caller has left, or talks in with somebody else.
-    let is_there = |session: &&super::state::Session| {
-        session.stage == Stage::Talking && session.call == Some(call.id)
-    };
-    let session = run.state.session.as_ref().filter(is_there);
-    match (decision, session, &run.state.campaign.message) {
+    match (decision, caller_in_the_room(run, call), &run.state.campaign.message) {
         (Decision::Connect, Some(session), _) => documents::lead_conference(
             run.context.links,
             call.id,
@@ -175,7 +175,7 @@ fn disconnected(run: &mut Run<'_>, recording: Option<&(String, i64)>) -> Respons
 /// with this call is left alone.
 fn talk_is_over(run: &mut Run<'_>) {
     let call = run.state.call.as_ref().map(|call| call.id);
-    let talks = |session: &&mut super::state::Session| {
+    let talks = |session: &&mut Session| {
         session.stage == Stage::Talking && call.is_some() && session.call == call
     };
     let Some(session) = run.state.session.as_mut().filter(talks) else { return };
@@ -292,7 +292,7 @@ fn placed(run: &mut Run<'_>, before: &LeadCall, placed: &Placed) -> Response {
 fn hung_up_on(run: &mut Run<'_>, before: &LeadCall) -> Response {
     // It was decided otherwise, and the decision did not reach the lead: whoever was to talk is led on.
     let nothing_keyed = run.state.answers.is_empty();
-    let waits = |session: &&mut super::state::Session| {
+    let waits = |session: &&mut Session| {
         let at_it = matches!(session.stage, Stage::Talking | Stage::Parting)
             || (session.stage == Stage::Survey && nothing_keyed);
         at_it && session.call == Some(before.id)

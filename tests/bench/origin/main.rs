@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use holdline_tests::campaign::{campaign, campaign_with_harm, on_mariadb, on_sqlite};
+use holdline_tests::campaign::{campaign, on_mariadb, on_sqlite};
+use holdline_tests::harm::campaign_with_harm;
 use holdline_tests::peer::cpu_seconds;
 use holdline_tests::{Felt, World};
 use twilio_sim::{Endpoint, Line, Party, load, load::Load};
